@@ -1,0 +1,86 @@
+"""The interface every page codec keeps, and the table of those there are.
+
+A codec turns the NORMAL pages of one batch into streams and back. It makes either one stream for the whole batch (the CPU
+codecs: a larger window compresses better) or one per page (accelerators work page by page). A stream that would not shrink is
+None and the caller sends those bytes raw. Decoding returns exactly the announced number of bytes or raises: no codec writes,
+or allocates, past it, whatever the stream claims about itself.
+
+A codec object belongs to one thread at a time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+from typing_extensions import Buffer
+
+from pipeline.errors import UsageError, WireError
+
+
+class CodecId(IntEnum):
+    """Codec numbers on the wire; a number is never given twice."""
+
+    NONE = 0
+    LZ4 = 1
+    ZSTD = 2
+    DEFLATE = 3
+
+
+class DecodeError(WireError):
+    """A stream is not what its codec makes, or does not decode to the announced size."""
+
+
+class Codec(Protocol):
+    """One compression method with its settings."""
+
+    @property
+    def codec_id(self) -> CodecId:
+        """Its number on the wire."""
+
+    def encode(self, pages: memoryview) -> Sequence[Buffer | None]:
+        """Streams of `pages` (a whole number of pages): one for all of them, or one each; None where raw is no larger."""
+
+    def decode(self, stream: memoryview, size_bytes: int) -> Buffer:
+        """The `size_bytes` bytes that `stream` holds; raises `DecodeError` if it holds anything else."""
+
+
+def codec_names() -> tuple[str, ...]:
+    """Names that `--codec` takes, weakest first."""
+    return tuple(codec_id.name.lower() for codec_id in CodecId)
+
+
+def codec_for(codec_id: CodecId, level: int | None = None) -> Codec:
+    """A codec object; `level` is the codec's own scale, None its default. Raises `UsageError` for a level it does not have."""
+    return _makers()[codec_id](level)
+
+
+def parse_codec(name: str) -> CodecId:
+    """The codec called `name`; raises `UsageError` that lists the ones there are."""
+    try:
+        return CodecId[name.upper()]
+    except KeyError:
+        raise UsageError(f"codec {name!r} is unknown: choose one of {', '.join(codec_names())}") from None
+
+
+def check_level(codec_id: CodecId, level: int | None, lowest: int, highest: int, default: int) -> int:
+    """`level`, or `default` for None; raises `UsageError` when the codec has no such level."""
+    if level is None:
+        return default
+    if not lowest <= level <= highest:
+        raise UsageError(f"level {level} does not exist for {codec_id.name.lower()}: choose {lowest} to {highest}")
+    return level
+
+
+def _makers() -> Mapping[CodecId, Callable[[int | None], Codec]]:
+    # Imported here because each codec file imports this one for the interface.
+    from pipeline.codecs.deflate import DeflateCodec
+    from pipeline.codecs.lz4 import Lz4Codec
+    from pipeline.codecs.none import NoneCodec
+    from pipeline.codecs.zstd import ZstdCodec
+
+    return {
+        CodecId.NONE: NoneCodec,
+        CodecId.LZ4: Lz4Codec,
+        CodecId.ZSTD: ZstdCodec,
+        CodecId.DEFLATE: DeflateCodec,
+    }
