@@ -1,0 +1,1 @@
+"""Frames (bytes <-> batches) and the links that carry them between hosts."""

@@ -1,0 +1,201 @@
+"""A link: one TCP connection that carries the frames of one channel in one direction, and their acknowledgements in the other.
+
+The sending end keeps the channel's `Window`: it waits until a frame fits, and takes the acknowledgements as they come. The
+receiving end acknowledges a frame after its bytes were written where they belong, never before. Backwards travel 8-byte
+records: the number of the last frame written (cumulative), or REJECTED, u16 length and a reason, after which the link is dead. Both ends are used by one thread each; only
+`abort` comes from elsewhere.
+
+A link ends well with an END frame that was acknowledged. Any other end is a failure, so a cut connection is never taken for a
+finished one.
+"""
+
+import struct
+import time
+from collections.abc import Callable
+
+from typing_extensions import Buffer
+
+from pipeline.codecs.codec import Codec
+from pipeline.errors import LinkError, WireError
+from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch
+from pipeline.wire.frames import (
+    HEAD_BYTES,
+    EncodedFrame,
+    FrameHead,
+    FrameKind,
+    check_plain,
+    decode_pages,
+    encode_pages,
+    encode_plain,
+    parse_head,
+)
+from pipeline.wire.sockets import Transport, poll_readable
+from pipeline.wire.window import Window
+
+Clock = Callable[[], int]
+
+#: No acknowledgement for this long, with frames on their way, means the link has stalled.
+STALL_TIMEOUT_S = 15.0
+_REJECTED = 2**64 - 1
+_ACK = struct.Struct(">Q")
+_MAX_REASON_BYTES = 1000
+_ACK_READ_BYTES = 4096
+#: A table's most: 255 bytes of name, and per page number, kind, length and fill word.
+_MAX_TABLE_BYTES = 255 + 17 * MAX_BATCH_PAGES
+
+
+class LinkSender:
+    """The end that sends frames."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        window: Window,
+        peer: str,
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        self.transport = transport
+        self.window = window
+        self.peer = peer
+        self._clock = clock
+        self._stall_timeout_s = stall_timeout_s
+        self._sequence = 0
+        self._partial = b""
+        self.wire_bytes = 0
+
+    def send_pages(self, batch: PageBatch, codec: Codec, tag: int) -> EncodedFrame:
+        """Encode and send one batch; blocks while the window is full. Raises `LinkError`."""
+        frame = encode_pages(batch, codec, self._sequence, tag)
+        self._send(frame)
+        return frame
+
+    def send_plain(self, kind: FrameKind, payload: Buffer = b"", tag: int = 0) -> None:
+        """Send a frame without pages; blocks while the window is full. Raises `LinkError`."""
+        self._send(encode_plain(kind, self._sequence, payload, tag))
+
+    def finish(self) -> None:
+        """Send END and wait until the other end has written everything. Raises `LinkError`."""
+        self.send_plain(FrameKind.END)
+        while self.window.in_flight_bytes:
+            self._await_acknowledgement()
+
+    def take_acknowledgements(self) -> None:
+        """Take what has come back, without waiting. Raises `LinkError` when the link has ended."""
+        while self.transport.readable():
+            self._read_acknowledgements()
+
+    def abort(self) -> None:
+        """End the link from any thread."""
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self.transport.close()
+
+    def _send(self, frame: EncodedFrame) -> None:
+        self.take_acknowledgements()
+        while not self.window.may_send(frame.wire_bytes):
+            self._await_acknowledgement()
+        self.window.sent(self._sequence, frame.wire_bytes, self._clock())
+        self._sequence += 1
+        self.transport.write(frame.parts)
+        self.wire_bytes += frame.wire_bytes
+
+    def _await_acknowledgement(self) -> None:
+        if not self.transport.readable() and not poll_readable((self.transport,), self._stall_timeout_s):
+            raise LinkError(
+                f"link to {self.peer} stalled: no acknowledgement for {self._stall_timeout_s:g} s"
+                f" with {self.window.in_flight_bytes} bytes on their way"
+            )
+        self._read_acknowledgements()
+
+    def _read_acknowledgements(self) -> None:
+        data = self.transport.read_some(_ACK_READ_BYTES)
+        if not data:
+            raise LinkError(f"link to {self.peer} was closed by the other end before the transfer was finished")
+        data = self._partial + data
+        whole = len(data) - len(data) % _ACK.size
+        last = None
+        for at in range(0, whole, _ACK.size):
+            last = _ACK.unpack_from(data, at)[0]
+            if last == _REJECTED:
+                raise LinkError(f"{self.peer} gave up: {self._reason(data[at + _ACK.size :])}")
+        self._partial = data[whole:]
+        if last is not None:
+            try:
+                self.window.acknowledged(last, self._clock())
+            except ValueError as error:
+                raise LinkError(f"link to {self.peer}: {error}") from None
+
+    def _reason(self, data: bytes) -> str:
+        while len(data) < 2 or len(data) < 2 + min(_MAX_REASON_BYTES, int.from_bytes(data[:2], "big")):
+            more = self.transport.read_some(_ACK_READ_BYTES)
+            if not more:
+                break
+            data += more
+        length = min(_MAX_REASON_BYTES, int.from_bytes(data[:2], "big"))
+        return data[2 : 2 + length].decode("utf-8", "replace").replace("\n", " ")
+
+
+class LinkReceiver:
+    """The end that receives frames."""
+
+    def __init__(self, transport: Transport, codec: Codec, peer: str) -> None:
+        self.transport = transport
+        self.peer = peer
+        self._codec = codec
+        self._sequence = 0
+        self._head = bytearray(HEAD_BYTES)
+        self._body = bytearray(_MAX_TABLE_BYTES + MAX_BATCH_PAGES * PAGE_BYTES)
+        self.wire_bytes = 0
+
+    def receive(self) -> FrameHead:
+        """Wait for the next frame's head. Raises `LinkError` when the link ended, `WireError` for a bad head."""
+        if not self.transport.read_exact(memoryview(self._head)):
+            raise LinkError(f"link to {self.peer} was cut before the transfer was finished")
+        head = parse_head(self._head, self._sequence)
+        self._sequence += 1
+        self.wire_bytes += HEAD_BYTES + head.wire_bytes
+        return head
+
+    def pages(self, head: FrameHead) -> PageBatch:
+        """The batch of a PAGES frame just received, checked; it is valid until the next frame is read."""
+        body = self._read_body(head)
+        return decode_pages(head, body[: head.table_bytes], body[head.table_bytes :], self._codec)
+
+    def payload(self, head: FrameHead) -> memoryview:
+        """The payload of any other frame just received, checked; it is valid until the next frame is read."""
+        body = self._read_body(head)
+        check_plain(head, body)
+        return body
+
+    def acknowledge(self, head: FrameHead) -> None:
+        """Say that this frame, and so all before it, has been written where it belongs. Raises `LinkError`."""
+        self.transport.write((_ACK.pack(head.sequence),))
+
+    def reject(self, reason: str) -> None:
+        """Tell the sender why the link ends here; errors are swallowed, it may be gone."""
+        text = reason.encode()[:_MAX_REASON_BYTES]
+        try:
+            self.transport.write((_ACK.pack(_REJECTED), len(text).to_bytes(2, "big"), text))
+        except LinkError:
+            return
+
+    def abort(self) -> None:
+        """End the link from any thread."""
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self.transport.close()
+
+    def _read_body(self, head: FrameHead) -> memoryview:
+        if head.wire_bytes > len(self._body):
+            # Only BYTES frames may be larger than a batch; their limit was checked with the head.
+            self._body = bytearray(head.wire_bytes)
+        body = memoryview(self._body)[: head.wire_bytes]
+        if head.wire_bytes and not self.transport.read_exact(body):
+            raise WireError(f"frame {head.sequence} ended behind its head")
+        return body

@@ -1,0 +1,205 @@
+"""Blocking byte transports under a link: plain TCP or unix sockets, and TLS over them.
+
+Plain sockets read whole buffers in one call (MSG_WAITALL) and write many buffers in one (sendmsg): a 512 KiB packet costs two
+system calls, not a Python loop. Time limits are the kernel's (SO_SNDTIMEO), because Python's own would make the socket
+non-blocking and MSG_WAITALL with it ineffective. `abort` may be called from any thread: it wakes whoever is blocked.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+from typing_extensions import Buffer
+
+from pipeline.errors import LinkError
+from pipeline.memory.pages import as_bytes
+
+#: Most buffers sendmsg takes at once (IOV_MAX).
+_MAX_IOV = 1024
+
+
+class Transport(Protocol):
+    """A connected stream of bytes."""
+
+    def read_exact(self, view: memoryview) -> bool:
+        """Fill `view`; False if the stream ended before its first byte. Raises `LinkError` if it ended inside."""
+
+    def read_some(self, limit: int) -> bytes:
+        """Up to `limit` bytes, at least one; empty when the stream has ended."""
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """Write every byte of `parts`; raises `LinkError`."""
+
+    def readable(self) -> bool:
+        """Whether a read would find something (or the end) now."""
+
+    def fileno(self) -> int:
+        """The descriptor to poll, -1 once closed."""
+
+    def abort(self) -> None:
+        """End the stream in both directions, waking blocked threads; the descriptor stays until `close`."""
+
+    def close(self) -> None:
+        """Release the descriptor."""
+
+
+class SocketTransport:
+    """A plain socket."""
+
+    def __init__(self, sock: socket.socket, name: str, write_timeout_s: float | None = None) -> None:
+        sock.settimeout(None)
+        if write_timeout_s is not None:
+            set_write_timeout(sock, write_timeout_s)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = sock
+        self.name = name
+
+    def read_exact(self, view: memoryview) -> bool:
+        """See `Transport`."""
+        got = 0
+        try:
+            while got < len(view):
+                count = self._sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+                if not count:
+                    if got:
+                        raise LinkError(f"{self.name} ended in the middle of a message")
+                    return not len(view)
+                got += count
+        except OSError as error:
+            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+        return True
+
+    def read_some(self, limit: int) -> bytes:
+        """See `Transport`."""
+        try:
+            return self._sock.recv(limit)
+        except OSError as error:
+            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See `Transport`."""
+        views = [as_bytes(part) for part in parts]
+        try:
+            while views:
+                sent = self._sock.sendmsg(views[:_MAX_IOV])
+                views = remaining(views, sent)
+        except BlockingIOError:
+            raise LinkError(f"{self.name} stalled: nothing could be written within the stall timeout") from None
+        except OSError as error:
+            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+
+    def readable(self) -> bool:
+        """See `Transport`."""
+        return bool(poll_readable((self,), 0))
+
+    def fileno(self) -> int:
+        """See `Transport`."""
+        return self._sock.fileno()
+
+    def shutdown_write(self) -> None:
+        """Say that no more will be written; the other direction stays."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """See `Transport`."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._sock.close()
+
+
+class TlsTransport:
+    """TLS 1.3 over a TCP socket; used by one thread at a time, but for `abort`."""
+
+    def __init__(self, sock: ssl.SSLSocket, name: str, write_timeout_s: float | None = None) -> None:
+        self._sock = sock
+        self.name = name
+        sock.settimeout(None)
+        if write_timeout_s is not None:
+            set_write_timeout(sock, write_timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read_exact(self, view: memoryview) -> bool:
+        """See `Transport`."""
+        got = 0
+        try:
+            while got < len(view):
+                count = self._sock.recv_into(view[got:])
+                if not count:
+                    if got:
+                        raise LinkError(f"{self.name} ended in the middle of a message")
+                    return not len(view)
+                got += count
+        except (OSError, ValueError) as error:
+            raise LinkError(f"{self.name} broke: {error}") from None
+        return True
+
+    def read_some(self, limit: int) -> bytes:
+        """See `Transport`."""
+        try:
+            return self._sock.recv(limit)
+        except (OSError, ValueError) as error:
+            raise LinkError(f"{self.name} broke: {error}") from None
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See `Transport`."""
+        try:
+            for part in parts:
+                self._sock.sendall(part)
+        except (OSError, ValueError) as error:
+            raise LinkError(f"{self.name} broke or stalled: {error}") from None
+
+    def readable(self) -> bool:
+        """See `Transport`."""
+        return self._sock.pending() > 0 or bool(poll_readable((self,), 0))
+
+    def fileno(self) -> int:
+        """See `Transport`."""
+        return self._sock.fileno()
+
+    def abort(self) -> None:
+        """See `Transport`."""
+        with contextlib.suppress(OSError):
+            # The socket under the TLS object: a TLS shutdown would wait for the peer.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._sock.close()
+
+
+def remaining(views: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left of `views` after their first `sent` bytes."""
+    for index, view in enumerate(views):
+        if sent < len(view):
+            return [view[sent:], *views[index + 1 :]]
+        sent -= len(view)
+    return []
+
+
+def poll_readable(transports: Sequence[Transport], timeout_s: float | None) -> list[Transport]:
+    """Those of `transports` with something to read, or ended, within the timeout (None: for ever)."""
+    poll = select.poll()
+    by_descriptor = {transport.fileno(): transport for transport in transports}
+    for descriptor in by_descriptor:
+        if descriptor < 0:
+            raise LinkError("a connection was closed while in use")
+        poll.register(descriptor, select.POLLIN)
+    events = poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000)))
+    return [by_descriptor[descriptor] for descriptor, _ in events]
+
+
+def set_write_timeout(sock: socket.socket, timeout_s: float) -> None:
+    """Make a write that gets no byte out for `timeout_s` fail with EAGAIN."""
+    seconds = int(timeout_s)
+    timeval = struct.pack("ll", seconds, int((timeout_s - seconds) * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
