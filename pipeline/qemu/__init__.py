@@ -1,0 +1,1 @@
+"""QEMU's side of things: multifd packets, QMP, and the gateways."""
