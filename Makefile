@@ -1,0 +1,36 @@
+# Every target that runs something goes through `setup`, which costs well under a second when nothing is to be done.
+
+BIN := .venv/bin
+TEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint test test-matrix bench demo clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what is needed: Debian packages (as root), .venv, QEMU 10.0 in .cache
+	@.ci/setup.sh
+
+lint: setup ## ruff check, ruff format --check, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict pipeline scheduler
+
+test: setup ## everything but the matrix and the long tests (at most 10 minutes on 2 cores); TEST_ARGS="-k name"
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-matrix: setup ## the whole version/channel/codec matrix, and the long tests
+	$(BIN)/python -m pytest -m "matrix or long" $(TEST_ARGS)
+
+bench: setup ## measure against QEMU's own multifd; BENCH_ARGS="..."
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"
+	$(BIN)/kuaka demo $(DEMO_ARGS)
+
+clean: ## remove what tools and builds left; .venv and .cache stay
+	rm -rf build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -path ./.cache -prune -o -name __pycache__ -type d -exec rm -rf {} +
