@@ -74,7 +74,7 @@ install_python_packages() {
     say "installing Python packages into .venv"
     # -c pins what is installed; the variables pin what pip builds with (old pips read the first, new ones the second).
     PIP_CONSTRAINT="${PIP_CONSTRAINT:+$PIP_CONSTRAINT }constraints.txt" PIP_BUILD_CONSTRAINT=constraints.txt PIP_NO_INPUT=1 \
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' </dev/null ||
+        .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]' </dev/null ||
         { say "the Python packages could not be installed"; return 1; }
     echo "$fingerprint" >"$stamp"
 }
