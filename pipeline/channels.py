@@ -1,0 +1,132 @@
+"""The channels a worker runs: each job made into transports, codec and shard, with one thread's worth of work in `run`.
+
+Whatever breaks, both ends of a channel are cut, so that the QEMU (or peer) behind it notices at once.
+"""
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from pipeline.codecs.codec import CodecId, codec_for
+from pipeline.errors import LinkError
+from pipeline.jobs import ImageSinkJob, ImageSourceJob, Job, MultifdSinkJob, MultifdSourceJob
+from pipeline.memory.pages import PAGE_BYTES
+from pipeline.qemu.multifd import PAGES_PER_PACKET
+from pipeline.qemu.multifd_sink import MultifdSink
+from pipeline.qemu.multifd_source import MultifdSource
+from pipeline.shard import ShardCounters, ShardSender, Sink, receive_all
+from pipeline.wire.handshake import Preamble
+from pipeline.wire.links import LinkReceiver, LinkSender
+from pipeline.wire.opening import LinkTerms, accept_link, open_link
+from pipeline.wire.sockets import SocketTransport, Transport
+from pipeline.wire.window import Window
+
+
+class Abortable(Protocol):
+    """Something another thread may end."""
+
+    def abort(self) -> None:
+        """End it, waking whoever is blocked on it."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
+_End = TypeVar("_End", bound=Abortable)
+
+
+@dataclass(slots=True)
+class Channel:
+    """One job under way. `abort` may come from any thread, before, during or after `run`."""
+
+    work: Callable[["Channel"], None]
+    counters: ShardCounters = field(default_factory=ShardCounters)
+    _ends: list[Abortable] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _aborted: bool = False
+
+    def run(self) -> None:
+        """Do the job; raises `KuakaError` when it fails, with every end cut."""
+        try:
+            self.work(self)
+        except BaseException:
+            self.abort()
+            raise
+
+    def hold(self, end: _End) -> _End:
+        """Make `end` part of this channel; raises `LinkError`, the end cut, if the channel was aborted already."""
+        with self._lock:
+            self._ends.append(end)
+            aborted = self._aborted
+        if aborted:
+            end.abort()
+            raise LinkError("aborted")
+        return end
+
+    def abort(self) -> None:
+        """Cut every end."""
+        with self._lock:
+            self._aborted = True
+            ends = list(self._ends)
+        for end in ends:
+            end.abort()
+
+    def close(self) -> None:
+        """Release every end."""
+        for end in self._ends:
+            end.close()
+
+
+def make_channel(job: Job, descriptor: int | None) -> Channel:
+    """The channel for a job; takes the descriptor over."""
+    sock = socket.socket(fileno=descriptor) if descriptor is not None else None
+    match job:
+        case MultifdSourceJob() if sock is not None:
+            qemu = SocketTransport(sock, "the source QEMU's multifd channel")
+            return _held(Channel(lambda channel: _run_multifd_source(channel, job, qemu)), qemu)
+        case MultifdSinkJob() if sock is not None:
+            return Channel(lambda channel: _run_multifd_sink(channel, job, sock))
+    raise ValueError(f"{type(job).__name__} came without its descriptor")
+
+
+def _held(channel: Channel, end: Abortable) -> Channel:
+    channel.hold(end)
+    return channel
+
+
+def _run_multifd_source(channel: Channel, job: MultifdSourceJob, qemu: SocketTransport) -> None:
+    link = _sender(channel, job.terms, PAGES_PER_PACKET * PAGE_BYTES)
+    codec = codec_for(job.terms.codec, job.terms.level)
+    shard = ShardSender(link, codec, channel.counters)
+    MultifdSource(qemu, shard, bytes.fromhex(job.init)).run()
+
+
+def _run_multifd_sink(channel: Channel, job: MultifdSinkJob, sock: socket.socket) -> None:
+    terms = job.terms
+    sink = MultifdSink(lambda: _connect_qemu(job.qemu_socket), terms.channel, terms.channels, job.native_zero)
+    _receive(channel, terms, sock, channel.hold(sink))
+
+
+def _sender(channel: Channel, terms: LinkTerms, packet_bytes: int) -> LinkSender:
+    transport: Transport = channel.hold(open_link(terms))
+    window = Window(packet_bytes, terms.downtime_limit_ns)
+    return LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s)
+
+
+def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink) -> None:
+    preamble = Preamble(terms.role, terms.channel, bytes.fromhex(terms.session))
+    transport, hello = accept_link(sock, preamble, terms)
+    link = LinkReceiver(channel.hold(transport), codec_for(CodecId(hello.codec)), terms.peer)
+    receive_all(link, sink, channel.counters)
+
+
+def _connect_qemu(path: str) -> SocketTransport:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise LinkError(f"the destination QEMU does not listen at {path}: {error.strerror}") from None
+    return SocketTransport(sock, "the destination QEMU's multifd channel")

@@ -1,0 +1,102 @@
+"""Control messages between a gateway and its workers: JSON objects over a unix SEQPACKET socket, each with at most one descriptor.
+
+SEQPACKET keeps message borders, and SCM_RIGHTS hands a QEMU's connection from the process that accepted it to the one that
+serves it. The listening socket is 0600 and the peer's user is checked, so a message comes from kuaka itself.
+"""
+
+import array
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import KuakaError
+
+#: An image job with many extents is the longest message there is.
+MAX_MESSAGE_BYTES = 1 << 17
+_CREDENTIALS = struct.Struct("3i")
+
+
+class ControlChannel:
+    """One end of a control connection; sending is safe from several threads, receiving is for one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+
+    @classmethod
+    def connect(cls, path: Path) -> "ControlChannel":
+        """Connect to a worker's control socket; raises `KuakaError`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(str(path))
+        except OSError as error:
+            sock.close()
+            raise KuakaError(f"worker at {path} does not answer: {error.strerror}") from None
+        return cls(sock)
+
+    def send(self, fields: dict[str, Any], descriptor: int | None = None) -> None:
+        """Send one message; raises `KuakaError` when the other end has gone."""
+        data = json.dumps(fields, separators=(",", ":")).encode()
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise KuakaError(f"control message of {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        ancillary = []
+        if descriptor is not None:
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        try:
+            with self._sending:
+                self._sock.sendmsg([data], ancillary)
+        except OSError as error:
+            raise KuakaError(f"worker has gone: {error.strerror}") from None
+
+    def receive(self) -> tuple[dict[str, Any], int | None] | None:
+        """The next message and its descriptor, which the caller now owns; None when the other end has gone."""
+        try:
+            data, descriptors, _flags, _address = socket.recv_fds(self._sock, MAX_MESSAGE_BYTES, 1)
+        except OSError:
+            return None
+        if not data:
+            return None
+        fields = json.loads(data)
+        return fields, descriptors[0] if descriptors else None
+
+    def close(self) -> None:
+        """End the connection, waking a blocked `receive`."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+
+def listen_unix(path: Path, kind: socket.SocketKind, backlog: int, owner_uid: int | None = None) -> socket.socket:
+    """A listening unix socket of mode 0600, owned by `owner_uid` where given. A dead socket in its place is replaced.
+
+    The socket is made under another name and moved into place, so it never exists with a wider mode. Raises `KuakaError`.
+    """
+    sock = socket.socket(socket.AF_UNIX, kind)
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            making.unlink()
+        sock.bind(str(making))
+        making.chmod(0o600)
+        if owner_uid is not None:
+            os.chown(making, owner_uid, -1)
+        sock.listen(backlog)
+        making.rename(path)
+    except OSError as error:
+        sock.close()
+        with contextlib.suppress(OSError):
+            making.unlink()
+        raise KuakaError(f"cannot listen at {path}: {error.strerror or error}") from None
+    return sock
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end of a unix connection."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid

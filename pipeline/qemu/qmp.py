@@ -1,0 +1,163 @@
+"""Talking to a QEMU by QMP: the `qemu.qmp` library, with errors a user can act on and the facts a migration is checked by."""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
+
+from pipeline.errors import MigrationError, SpecError
+
+_CONNECT_TIMEOUT_S = 5.0
+#: A QEMU whose main loop does not answer for this long is not going to migrate.
+_COMMAND_TIMEOUT_S = 30.0
+_CREDENTIALS = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class QemuFacts:
+    """What both ends of a migration must agree on, and what this QEMU can do."""
+
+    version: tuple[int, int, int]
+    uuid: str
+    machine: str
+    ram_bytes: int
+    #: QEMU's run state: running, paused, inmigrate, ...
+    status: str
+    capabilities: Mapping[str, bool]
+    parameters: Mapping[str, Any]
+    #: Command line of the process behind the socket; empty where it cannot be read.
+    arguments: tuple[str, ...]
+
+    @property
+    def native_zero_pages(self) -> bool:
+        """Whether multifd packets may list zero pages (QEMU 9.0)."""
+        return self.version >= (9, 0, 0)
+
+
+class Qmp:
+    """One QMP connection, an async context; `name` is how messages call this QEMU."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._client = QMPClient(f"kuaka {name}")
+        self.events = EventListener(("STOP", "RESUME", "MIGRATION", "SHUTDOWN"))
+        self._peer_pid = 0
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    async def connect(self) -> None:
+        """Connect and negotiate; raises `SpecError`, for a QEMU that cannot be reached before anything moved."""
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(_CONNECT_TIMEOUT_S)
+            sock.connect(str(self.path))
+            self._peer_pid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            raise SpecError(
+                f"{self.name}: no QMP socket answers at {self.path}: {error.strerror or error};"
+                " start QEMU with -qmp unix:PATH,server=on,wait=off"
+            ) from None
+        self._client.register_listener(self.events)
+        try:
+            await asyncio.wait_for(self._client.connect(sock), _CONNECT_TIMEOUT_S)
+        except (QMPError, TimeoutError):
+            sock.close()
+            raise SpecError(
+                f"{self.name}: {self.path} does not answer like QMP: is another client connected to it?"
+            ) from None
+
+    async def disconnect(self) -> None:
+        """Close the connection; a QEMU that has died does not mind."""
+        try:
+            await self._client.disconnect()
+        except (QMPError, OSError, EOFError):
+            return
+
+    async def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a command (underscores in argument names become hyphens); raises `MigrationError` with QEMU's words."""
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        try:
+            return await asyncio.wait_for(self._client.execute(command, named), _COMMAND_TIMEOUT_S)
+        except ExecuteError as error:
+            raise MigrationError(f"{self.name}: QEMU refused {command}: {error}") from None
+        except (QMPError, ExecInterruptedError, EOFError, OSError):
+            raise MigrationError(f"{self.name}: QEMU has gone (during {command})") from None
+        except TimeoutError:
+            raise MigrationError(
+                f"{self.name}: QEMU did not answer {command} within {_COMMAND_TIMEOUT_S:g} s"
+            ) from None
+
+    async def facts(self) -> QemuFacts:
+        """Ask for everything that a migration is checked by; raises `MigrationError`."""
+        version = (await self.execute("query-version"))["qemu"]
+        capabilities = await self.execute("query-migrate-capabilities")
+        memory = await self.execute("query-memory-size-summary")
+        machine = await self.execute("qom-get", path="/machine", property="type")
+        return QemuFacts(
+            (version["major"], version["minor"], version["micro"]),
+            (await self.execute("query-uuid"))["UUID"],
+            machine.removesuffix("-machine"),
+            memory["base-memory"] + memory.get("plugged-memory", 0),
+            (await self.execute("query-status"))["status"],
+            {entry["capability"]: entry["state"] for entry in capabilities},
+            await self.execute("query-migrate-parameters"),
+            self._arguments(),
+        )
+
+    async def next_event(self, *names: str) -> Message:
+        """The next event of one of these names; raises `MigrationError` when QEMU goes."""
+        while True:
+            try:
+                event = await self._wait_event()
+            except asyncio.CancelledError:
+                raise
+            except (QMPError, EOFError, OSError):
+                raise MigrationError(f"{self.name}: QEMU has gone") from None
+            if event["event"] in names:
+                return event
+
+    async def _wait_event(self) -> Message:
+        if not self.events.empty():
+            return await self.events.get()
+        if self._client.runstate is not Runstate.RUNNING:
+            raise EOFError
+        getting = asyncio.ensure_future(self.events.get())
+        dying = asyncio.ensure_future(self._client.runstate_changed())
+        try:
+            await asyncio.wait((getting, dying), return_when=asyncio.FIRST_COMPLETED)
+            if getting.done():
+                return getting.result()
+            raise EOFError
+        finally:
+            getting.cancel()
+            dying.cancel()
+
+    def _arguments(self) -> tuple[str, ...]:
+        try:
+            words = Path(f"/proc/{self._peer_pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return ()
+        return tuple(os.fsdecode(word) for word in words if word)
+
+
+def event_time_ns(event: Message) -> int:
+    """When QEMU says an event happened: its host's real-time clock."""
+    stamp: Any = event["timestamp"]
+    return int(stamp["seconds"]) * 10**9 + int(stamp["microseconds"]) * 1000

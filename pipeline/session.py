@@ -1,0 +1,106 @@
+"""One migration's life at one host: its parts, the first thing that went wrong, and its end.
+
+A session has parts (the main stream each way, every channel). It ends well when it was closed for new parts and all of them have
+ended well; the first failing part fails it at once, and everything it holds is cut so that both QEMUs notice.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.shard import ShardCounters
+
+
+class Cuttable(Protocol):
+    """What a session cuts when it fails."""
+
+    def abort(self) -> None:
+        """End it, from any thread, without waiting."""
+
+
+class Session:
+    """Parts and outcome of one migration at one host; safe from any thread."""
+
+    def __init__(self, session_id: str, abort_channels: Callable[[str], None]) -> None:
+        self.session_id = session_id
+        self._abort_channels = abort_channels
+        self._lock = threading.Condition()
+        self._cuttables: list[Cuttable] = []
+        self._open_parts: set[str] = set()
+        self._complete = False
+        self._error: str | None = None
+        self._counters: list[ShardCounters] = []
+
+    @property
+    def error(self) -> str | None:
+        """Why the session failed, None while it has not."""
+        return self._error
+
+    @property
+    def ended(self) -> bool:
+        """Whether it failed, or all its parts have ended."""
+        return self._error is not None or (self._complete and not self._open_parts)
+
+    def hold(self, cuttable: Cuttable) -> None:
+        """Cut this too when the session fails (at once if it has)."""
+        with self._lock:
+            self._cuttables.append(cuttable)
+            failed = self._error is not None
+        if failed:
+            cuttable.abort()
+
+    def start_part(self, name: str) -> None:
+        """A part has begun."""
+        with self._lock:
+            self._open_parts.add(name)
+
+    def end_part(self, name: str, error: str | None) -> None:
+        """A part has ended; an error fails the session."""
+        if error is not None:
+            self.fail(error)
+        with self._lock:
+            self._open_parts.discard(name)
+            self._lock.notify_all()
+
+    def count(self, counters: ShardCounters) -> None:
+        """Add a channel's counters to the session's."""
+        with self._lock:
+            self._counters.append(counters)
+
+    def complete(self) -> None:
+        """No more parts will come."""
+        with self._lock:
+            self._complete = True
+            self._lock.notify_all()
+
+    def fail(self, error: str) -> None:
+        """Fail the session, once: the first reason stays. Everything it holds is cut."""
+        with self._lock:
+            if self._error is not None or (self._complete and not self._open_parts):
+                return
+            self._error = error
+            cuttables = list(self._cuttables)
+            self._lock.notify_all()
+        for cuttable in cuttables:
+            cuttable.abort()
+        self._abort_channels(self.session_id)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait until it has ended; False when the time is over first."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self.ended and not self._open_parts, timeout_s)
+
+    def totals(self) -> ShardCounters:
+        """Sum over all channels."""
+        total = ShardCounters()
+        with self._lock:
+            for counters in self._counters:
+                total.pages += counters.pages
+                total.zero_pages += counters.zero_pages
+                total.same_pages += counters.same_pages
+                total.raw_bytes += counters.raw_bytes
+                total.wire_bytes += counters.wire_bytes
+                total.syncs += counters.syncs
+                for name, pages in dict(counters.codec_pages).items():
+                    total.count_normal(name, pages)
+        return total

@@ -1,0 +1,150 @@
+"""The hot path, once, for every source and sink: scan -> encode -> send, and receive -> decode -> place.
+
+A shard is a worker's share of a VM: one or more channels, each served by one thread here. A source hands over pages as it reads
+them (a multifd packet, a piece of an image); a sink is told what to write where, in the order of the channel, and the frame is
+acknowledged only after the sink has returned. Per batch this runs a fixed number of Python steps, whatever the number of
+pages; all that touches page bytes is vectorised or releases the GIL.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codecs.codec import Codec, CodecId
+from pipeline.errors import KuakaError
+from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
+from pipeline.memory.scan import scan
+from pipeline.wire.frames import FrameKind
+from pipeline.wire.links import LinkReceiver, LinkSender
+
+_NO_WORDS = np.empty(0, dtype=np.uint64)
+
+
+@dataclass(slots=True)
+class ShardCounters:
+    """What one channel has moved; only its own thread writes it, anyone may read a slightly old value."""
+
+    #: Pages of all kinds.
+    pages: int = 0
+    #: Zero pages: announced as such by the source and found by the scan.
+    zero_pages: int = 0
+    same_pages: int = 0
+    raw_bytes: int = 0
+    #: Bytes of whole frames, table and head included.
+    wire_bytes: int = 0
+    syncs: int = 0
+    #: Normal pages by the codec they were sent with; those a codec could not shrink count as "none".
+    codec_pages: dict[str, int] = field(default_factory=dict)
+
+    def count_normal(self, name: str, pages: int) -> None:
+        """Add normal pages under a codec's name."""
+        if pages:
+            self.codec_pages[name] = self.codec_pages.get(name, 0) + pages
+
+
+class Sink(Protocol):
+    """Where a receiving shard puts what arrives, in order."""
+
+    def place(self, batch: PageBatch, tag: int) -> None:
+        """Write a batch; everything in it has been verified."""
+
+    def barrier(self, tag: int) -> None:
+        """Nothing after this may be placed before what came before it."""
+
+    def verbatim(self, payload: memoryview) -> None:
+        """Write bytes as they are."""
+
+    def extent(self, offset_bytes: int, digest: memoryview) -> None:
+        """The extent at this offset is complete and its bytes have this digest."""
+
+    def finish(self) -> None:
+        """Nothing follows."""
+
+
+class ShardSender:
+    """The sending half of one channel."""
+
+    def __init__(self, link: LinkSender, codec: Codec, counters: ShardCounters) -> None:
+        self.link = link
+        self._codec = codec
+        self._counters = counters
+        self._packed: NDArray[np.uint64] | None = None
+
+    def send(
+        self,
+        block: bytes,
+        page_numbers: NDArray[np.uint32],
+        pages: NDArray[np.uint64],
+        announced_zero: NDArray[np.uint32] | None = None,
+        tag: int = 0,
+    ) -> None:
+        """Send pages of one block: `pages` is (n, 512) words with its (n,) numbers; `announced_zero` are pages that the
+        source itself found to be zero. Raises `LinkError`."""
+        kinds, fill_words = scan(pages) if len(pages) else (np.empty(0, dtype=np.uint8), _NO_WORDS)
+        normal = self._normal(pages, kinds)
+        if announced_zero is not None and len(announced_zero):
+            page_numbers = np.concatenate((page_numbers, announced_zero))
+            kinds = np.concatenate((kinds, np.full(len(announced_zero), PageKind.ZERO, dtype=np.uint8)))
+        batch = PageBatch(block, page_numbers, kinds, fill_words, normal.data)
+        frame = self.link.send_pages(batch, self._codec, tag)
+        counters = self._counters
+        normal_pages = len(normal)
+        counters.pages += batch.page_count
+        counters.same_pages += len(fill_words)
+        counters.zero_pages += batch.page_count - normal_pages - len(fill_words)
+        counters.raw_bytes += batch.page_count * PAGE_BYTES
+        counters.wire_bytes += frame.wire_bytes
+        counters.count_normal(self._codec.codec_id.name.lower(), normal_pages - frame.raw_pages)
+        counters.count_normal(CodecId.NONE.name.lower(), frame.raw_pages)
+
+    def sync(self, tag: int) -> None:
+        """Send a barrier."""
+        self.link.send_plain(FrameKind.SYNC, tag=tag)
+        self._counters.syncs += 1
+
+    def _normal(self, pages: NDArray[np.uint64], kinds: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """The NORMAL pages side by side; the array is valid until the next call."""
+        if not kinds.any():
+            return pages
+        index = np.flatnonzero(kinds == PageKind.NORMAL)
+        if self._packed is None:
+            self._packed = np.empty((MAX_BATCH_PAGES, WORDS_PER_PAGE), dtype=np.uint64)
+        packed = self._packed[: len(index)]
+        # mode="clip" writes straight into `out`; the default goes through a buffer.
+        np.take(pages, index, axis=0, out=packed, mode="clip")
+        return packed
+
+
+def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None:
+    """Serve one channel until its END: each frame is verified, placed, then acknowledged. Raises `KuakaError`.
+
+    The sender is told why when a frame cannot be used, so that the reason reaches the user from either end.
+    """
+    try:
+        while True:
+            head = link.receive()
+            if head.kind is FrameKind.PAGES:
+                batch = link.pages(head)
+                sink.place(batch, head.tag)
+                counters.pages += batch.page_count
+                counters.raw_bytes += head.raw_bytes
+            else:
+                payload = link.payload(head)
+                if head.kind is FrameKind.SYNC:
+                    sink.barrier(head.tag)
+                    counters.syncs += 1
+                elif head.kind is FrameKind.BYTES:
+                    sink.verbatim(payload)
+                elif head.kind is FrameKind.EXTENT:
+                    sink.extent(head.tag, payload)
+                else:
+                    sink.finish()
+            counters.wire_bytes = link.wire_bytes
+            link.acknowledge(head)
+            if head.kind is FrameKind.END:
+                return
+    except KuakaError as error:
+        link.reject(str(error))
+        raise

@@ -1,0 +1,122 @@
+"""A worker: the process whose threads move page bytes. One thread per channel and direction, as many as there are channels.
+
+It listens on a control socket, takes jobs with their descriptors, and reports each job's progress and end to whoever sent it. A
+channel never waits for a free thread, because the destination QEMU parks channels at SYNC until all others arrive. When
+the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
+
+Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY: counters}},
+{"end": KEY, "error": TEXT or null, "counters": {...}}.
+"""
+
+import os
+import socket
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.channels import Channel, make_channel
+from pipeline.control import ControlChannel, listen_unix, peer_uid
+from pipeline.errors import KuakaError
+from pipeline.jobs import decode_job, job_key
+
+#: How often running channels report.
+PROGRESS_PERIOD_S = 0.2
+_BACKLOG = 16
+
+
+class Worker:
+    """Serves jobs from control connections; `serve` returns when `stop` is called."""
+
+    def __init__(self, control_path: Path) -> None:
+        self._path = control_path
+        self._listener = listen_unix(control_path, socket.SOCK_SEQPACKET, _BACKLOG)
+        self._stopped = threading.Event()
+
+    def serve(self) -> None:
+        """Accept control connections for ever; each has a thread."""
+        while not self._stopped.is_set():
+            try:
+                sock, _address = self._listener.accept()
+            except OSError:
+                return
+            if peer_uid(sock) != os.getuid():
+                sock.close()
+                continue
+            threading.Thread(target=_Client(ControlChannel(sock)).run, name="control", daemon=True).start()
+
+    def serve_one(self) -> None:
+        """Serve the first control connection until it goes."""
+        sock, _address = self._listener.accept()
+        self.stop()
+        if peer_uid(sock) == os.getuid():
+            _Client(ControlChannel(sock)).run()
+
+    def stop(self) -> None:
+        """Stop accepting and remove the control socket."""
+        self._stopped.set()
+        self._path.unlink(missing_ok=True)
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class _Client:
+    """One control connection and the channels it asked for."""
+
+    def __init__(self, control: ControlChannel) -> None:
+        self._control = control
+        self._lock = threading.Lock()
+        self._channels: dict[str, Channel] = {}
+        self._gone = threading.Event()
+
+    def run(self) -> None:
+        threading.Thread(target=self._report, name="progress", daemon=True).start()
+        while (message := self._control.receive()) is not None:
+            fields, descriptor = message
+            if "abort" in fields:
+                self._abort(fields["abort"])
+            else:
+                self._start(fields, descriptor)
+        self._gone.set()
+        self._abort("")
+        self._control.close()
+
+    def _start(self, fields: dict[str, Any], descriptor: int | None) -> None:
+        job = decode_job(fields)
+        key = job_key(job.terms)
+        channel = make_channel(job, descriptor)
+        with self._lock:
+            self._channels[key] = channel
+        threading.Thread(target=self._run, args=(key, channel), name=f"channel {key[-12:]}", daemon=True).start()
+
+    def _run(self, key: str, channel: Channel) -> None:
+        error: str | None = None
+        try:
+            channel.run()
+        except KuakaError as failure:
+            error = str(failure)
+        finally:
+            channel.close()
+            with self._lock:
+                del self._channels[key]
+            self._send({"end": key, "error": error, "counters": asdict(channel.counters)})
+
+    def _abort(self, session: str) -> None:
+        with self._lock:
+            channels = [channel for key, channel in self._channels.items() if key.startswith(session)]
+        for channel in channels:
+            channel.abort()
+
+    def _report(self) -> None:
+        while not self._gone.wait(PROGRESS_PERIOD_S):
+            with self._lock:
+                progress = {key: asdict(channel.counters) for key, channel in self._channels.items()}
+            if progress:
+                self._send({"progress": progress})
+
+    def _send(self, fields: dict[str, Any]) -> None:
+        try:
+            self._control.send(fields)
+        except KuakaError:
+            # The other end has gone; `run` sees that too and aborts what it asked for.
+            return

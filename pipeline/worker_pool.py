@@ -1,0 +1,115 @@
+"""The gateway's side of its workers: which of them takes a channel, and what became of it.
+
+A channel goes to the worker with the fewest live channels and starts at once: there is no queue, so no channel waits for
+another. A worker that dies ends all its channels with an error.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.control import ControlChannel
+from pipeline.errors import KuakaError
+from pipeline.jobs import Job, encode_job, job_key
+from pipeline.shard import ShardCounters
+
+#: Called once per channel, from a thread of the pool: (error or None).
+OnEnd = Callable[[str | None], None]
+
+
+@dataclass(slots=True)
+class _Running:
+    on_end: OnEnd
+    counters: ShardCounters
+
+
+@dataclass(slots=True)
+class _Member:
+    control: ControlChannel
+    running: dict[str, _Running] = field(default_factory=dict)
+    gone: bool = False
+
+
+class WorkerPool:
+    """Workers of one host, by their control connections."""
+
+    def __init__(self, controls: Sequence[ControlChannel]) -> None:
+        self._lock = threading.Lock()
+        self._members = [_Member(control) for control in controls]
+        for member in self._members:
+            threading.Thread(target=self._listen, args=(member,), name="worker reports", daemon=True).start()
+
+    def submit(self, job: Job, descriptor: int | None, on_end: OnEnd) -> ShardCounters:
+        """Start a channel now; the worker gets its own copy of `descriptor`, the caller's is closed here.
+
+        Returns the counters that the worker's reports keep up to date. Raises `KuakaError` when no worker is left.
+        """
+        key = job_key(job.terms)
+        running = _Running(on_end, ShardCounters())
+        try:
+            with self._lock:
+                alive = [member for member in self._members if not member.gone]
+                if not alive:
+                    raise KuakaError("no worker process is left on this host: run the migration again")
+                member = min(alive, key=lambda member: len(member.running))
+                member.running[key] = running
+            try:
+                member.control.send(encode_job(job), descriptor)
+            except KuakaError:
+                with self._lock:
+                    member.running.pop(key, None)
+                raise
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        return running.counters
+
+    def abort(self, session: str) -> None:
+        """Cut every channel of a session; their ends are still reported."""
+        for member in self._members:
+            if not member.gone:
+                try:
+                    member.control.send({"abort": session})
+                except KuakaError:
+                    # `_listen` reports the channels of a worker that has gone.
+                    continue
+
+    def close(self) -> None:
+        """Let the workers go; what still runs is aborted by them."""
+        for member in self._members:
+            member.control.close()
+
+    def _listen(self, member: _Member) -> None:
+        while (message := member.control.receive()) is not None:
+            fields, _descriptor = message
+            if "progress" in fields:
+                self._progress(member, fields["progress"])
+            elif "end" in fields:
+                self._end(member, fields["end"], fields["error"], fields["counters"])
+        with self._lock:
+            member.gone = True
+            lost = list(member.running.values())
+            member.running.clear()
+        for running in lost:
+            running.on_end("a worker process died")
+
+    def _progress(self, member: _Member, progress: dict[str, dict[str, Any]]) -> None:
+        with self._lock:
+            for key, counters in progress.items():
+                if key in member.running:
+                    _update(member.running[key].counters, counters)
+
+    def _end(self, member: _Member, key: str, error: str | None, counters: dict[str, Any]) -> None:
+        with self._lock:
+            running = member.running.pop(key, None)
+            if running is not None:
+                _update(running.counters, counters)
+        if running is not None:
+            running.on_end(error)
+
+
+def _update(counters: ShardCounters, fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        setattr(counters, name, value)
