@@ -64,7 +64,7 @@ unpack() { # $1 work folder, $2 folder to fill
     done
     # Library folders are put on the loader's path only where something had to be unpacked beside QEMU.
     libraries=$(cd "$2" && find root/lib root/usr/lib -maxdepth 2 -name '*.so*' -printf '%h\n' 2>/dev/null | sort -u | xargs)
-    modules=$(cd "$2" && echo root/usr/lib/*/qemu)
+    modules=$(cd "$2" && echo root/usr/lib/*-linux-gnu*/qemu)
     # shellcheck disable=SC2016,SC2086
     {
         echo '#!/bin/sh'
