@@ -1,9 +1,9 @@
 """The interface every page codec keeps, and the table of those there are.
 
-A codec turns the NORMAL pages of one batch into streams and back. It makes either one stream for the whole batch (the CPU
-codecs: a larger window compresses better) or one per page (accelerators work page by page). A stream that would not shrink is
-None and the caller sends those bytes raw. Decoding returns exactly the announced number of bytes or raises: no codec writes,
-or allocates, past it, whatever the stream claims about itself.
+A codec turns the NORMAL pages of one batch into streams and back. It makes either one stream for the whole batch
+(the CPU codecs: a larger window compresses better) or one per page (accelerators work page by page). A stream that
+would not shrink is None and the caller sends those bytes raw. Decoding returns exactly the announced number of
+bytes or raises: no codec writes, or allocates, past it, whatever the stream claims about itself.
 
 A codec object belongs to one thread at a time.
 """
@@ -38,7 +38,7 @@ class Codec(Protocol):
         """Its number on the wire."""
 
     def encode(self, pages: memoryview) -> Sequence[Buffer | None]:
-        """Streams of `pages` (a whole number of pages): one for all of them, or one each; None where raw is no larger."""
+        """Streams of `pages` (a whole number of them): one for all of them or one each; None where raw is no larger."""
 
     def decode(self, stream: memoryview, size_bytes: int) -> Buffer:
         """The `size_bytes` bytes that `stream` holds; raises `DecodeError` if it holds anything else."""
@@ -50,7 +50,7 @@ def codec_names() -> tuple[str, ...]:
 
 
 def codec_for(codec_id: CodecId, level: int | None = None) -> Codec:
-    """A codec object; `level` is the codec's own scale, None its default. Raises `UsageError` for a level it does not have."""
+    """A codec object; `level` is on the codec's own scale, None its default. Raises `UsageError` for one it lacks."""
     return _makers()[codec_id](level)
 
 

@@ -1,8 +1,9 @@
 """Zstandard frames, one per batch.
 
-Independent frames of 128 pages lose 0.1-0.6 % of size against one stream per channel, as QEMU has it, and keep batches free to be
-encoded anywhere. The trap here: python-zstandard believes the content size a frame announces and allocates it, whatever
-`max_output_size` says, so the announcement is compared with ours before the first byte is decoded.
+Independent frames of 128 pages lose 0.1-0.6 % of size against one stream per channel, as QEMU has it, and keep
+batches free to be encoded anywhere. The trap here: python-zstandard believes the content size a frame announces and
+allocates it, whatever `max_output_size` says, so the announcement is compared with ours before the first byte is
+decoded.
 """
 
 from collections.abc import Sequence

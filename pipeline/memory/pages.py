@@ -1,15 +1,15 @@
 """The unit of everything here: 4 KiB pages of guest RAM, moved in batches.
 
-A batch holds the pages of one packet, each of one kind. Only NORMAL pages have bytes; a ZERO page has none, a SAME page is one
-8-byte word repeated. Pages are numbered inside their RAM block: number = offset / PAGE_BYTES.
+A batch holds the pages of one packet, each of one kind. Only NORMAL pages have bytes; a ZERO page has none, a SAME
+page is one 8-byte word repeated. Pages are numbered inside their RAM block: number = offset / PAGE_BYTES.
 """
 
-from typing_extensions import Buffer
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 PAGE_BYTES = 4096
 PAGE_SHIFT = 12
@@ -36,8 +36,8 @@ class PageKind(IntEnum):
 class PageBatch:
     """Pages of one RAM block, ready to be framed or just unframed.
 
-    `page_numbers` and `kinds` are (n,); `fill_words` is (number of SAME pages,) in page order, in the guest's byte order;
-    `normal` holds the NORMAL pages' bytes in page order, PAGE_BYTES each.
+    `page_numbers` and `kinds` are (n,); `fill_words` is (number of SAME pages,) in page order, in the guest's byte
+    order; `normal` holds the NORMAL pages' bytes in page order, PAGE_BYTES each.
     """
 
     block: bytes

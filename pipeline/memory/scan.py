@@ -1,8 +1,9 @@
 """Zero and same-filled pages, found for a whole batch at once.
 
-A page is same-filled when all its 512 words are equal; a zero page is the case of word 0. Comparing four words of every page
-first clears most live pages at the price of four cache lines each, so the full read is paid only for pages that are likely to
-pass: 50 GB/s on live pages and 23 GB/s on zero pages of one core, against 30 GB/s for or-ing everything.
+A page is same-filled when all its 512 words are equal; a zero page is the case of word 0. Comparing four words of
+every page first clears most live pages at the price of four cache lines each, so the full read is paid only for
+pages that are likely to pass: 50 GB/s on live pages and 23 GB/s on zero pages of one core, against 30 GB/s for
+or-ing everything.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.memory.pages import WORDS_PER_PAGE, PageKind, PageKinds, PageWords
 
-#: Words compared with a page's first one before the page is read in full; odd places, so that aligned tables do not agree.
+#: Words compared with a page's first one before the page is read in full; at odd places, so that tables do not agree.
 _PROBE_WORDS = (101, 310, WORDS_PER_PAGE - 1)
 
 
