@@ -6,9 +6,10 @@ The main channel is forwarded byte for byte; this reads a copy of its first byte
     0x07 configuration: be32 length, machine name
     0x08 command: be16 command, be16 length, data      OPEN_RETURN_PATH 1, PING 2, POSTCOPY_ADVISE 3, ...
     0x05 subsection of the configuration: u8 length, name, be32 version, then fields by name
-    0x01 section start: the RAM set-up begins, the head is over
+    0x01 section start: the RAM set-up begins, the head is over; before it, from 8.0 on, 0x04: a device set up early
 
-QEMU sends OPEN_RETURN_PATH (and PING) first of all commands when return-path is on, then POSTCOPY_ADVISE when postcopy-ram is.
+QEMU sends OPEN_RETURN_PATH (and PING) first of all commands when return-path is on, then POSTCOPY_ADVISE when
+postcopy-ram is.
 """
 
 import struct
@@ -25,9 +26,11 @@ _MAX_MACHINE_NAME_BYTES = 256
 _CONFIGURATION = 0x07
 _COMMAND = 0x08
 _SUBSECTION = 0x05
-_SECTION_START = 0x01
+#: QEMU_VM_SECTION_START, and the QEMU_VM_SECTION_FULL of devices whose state goes before RAM (virtio-mem, since 8.0).
+_SECTIONS = (0x01, 0x04)
 _OPEN_RETURN_PATH = 1
 _POSTCOPY_ADVISE = 3
+_ENABLE_COLO = 8
 
 
 class HeadState(Enum):
@@ -39,18 +42,19 @@ class HeadState(Enum):
 
 @dataclass(slots=True)
 class MainChannelHead:
-    """Collects the head; `return_path` and `postcopy` are final once `state` is DONE."""
+    """Collects the head; `return_path`, `postcopy` and `colo` are final once `state` is DONE."""
 
     state: HeadState = HeadState.READING
     return_path: bool = False
     postcopy: bool = False
+    colo: bool = False
     machine: str = ""
     _seen: bytes = b""
 
     def feed(self, data: bytes) -> HeadState:
         """Take the next bytes of the channel; raises `WireError` when they are not the head of a migration stream."""
         if self.state is HeadState.READING:
-            self._seen += data[: MAX_HEAD_BYTES + 1]
+            self._seen += data[: MAX_HEAD_BYTES + 1 - len(self._seen)]
             if self._parse():
                 self.state = HeadState.DONE
                 self._seen = b""
@@ -77,7 +81,7 @@ class MainChannelHead:
 
     def _parse_commands(self, data: bytes, at: int) -> bool:
         while at < len(data):
-            if data[at] == _SECTION_START:
+            if data[at] in _SECTIONS:
                 return True
             if data[at] == _SUBSECTION:
                 after = self._after_subsection(data, at)
@@ -92,6 +96,7 @@ class MainChannelHead:
             command, length = struct.unpack_from(">HH", data, at + 1)
             self.return_path |= command == _OPEN_RETURN_PATH
             self.postcopy |= command == _POSTCOPY_ADVISE
+            self.colo |= command == _ENABLE_COLO
             at += 5 + length
         return False
 

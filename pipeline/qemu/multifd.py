@@ -1,10 +1,11 @@
 """QEMU's multifd wire format, sans-I/O (QEMU migration/multifd.h, multifd-nocomp.c; 7.2 to 10.2).
 
-A channel opens with a 64-byte init, then carries packets: a fixed 1344-byte head (flags, counts, RAM block, 128 offsets)
-and normal_pages x 4096 bytes. Integers are big-endian. What a parser must know (reference: MultiFDPacket_t and its history):
+A channel opens with a 64-byte init, then carries packets: a fixed 1344-byte head (flags, counts, RAM block, 128
+offsets) and normal_pages x 4096 bytes. Integers are big-endian. What a parser must know (MultiFDPacket_t and its
+history):
 
 * the payload's length is normal_pages x 4096: next_packet_size is stale in 7.2 packets without pages;
-* offsets and RAM block are stale in packets without pages up to 9.1, so they are looked at only where pages are announced;
+* offsets and RAM block are stale in packets without pages up to 9.1, so only announced pages are looked at;
 * SYNC may ride on a data packet up to 8.2; a 9.2 destination drops such data, so SYNC is always written alone;
 * zero_pages exists since 9.0, older sources send 0 there and older destinations ignore it;
 * 10.0 adds device-state packets (flag 0x40) of another shape, copied through as they are.
@@ -84,12 +85,14 @@ def parse_init(data: Buffer, channels: int) -> Init:
     if (magic, version) != (MAGIC, VERSION):
         raise WireError(f"multifd init has magic {magic:#x} version {version}, not {MAGIC:#x} version {VERSION}")
     if channel >= channels:
-        raise WireError(f"QEMU opened multifd channel {channel}, but {channels} were agreed: set multifd-channels alike")
+        raise WireError(f"QEMU opened multifd channel {channel} of {channels}: set multifd-channels alike on both")
     return Init(uuid, channel)
 
 
 def parse_start(data: Buffer) -> Flag:
     """Check a packet's first 12 bytes and return its flags; raises `WireError` for what this gateway refuses."""
+    if len(memoryview(data)) != PACKET_START_BYTES:
+        raise WireError(f"multifd packet starts with {len(memoryview(data))} bytes, not {PACKET_START_BYTES}")
     magic, version, flags = _START.unpack(data)
     if (magic, version) != (MAGIC, VERSION):
         raise WireError(f"multifd packet has magic {magic:#x} version {version}: the stream lost its place")
@@ -98,7 +101,8 @@ def parse_start(data: Buffer) -> Flag:
     if flags & Flag.COMPRESSION:
         method = COMPRESSION_NAMES.get(flags & Flag.COMPRESSION, f"method {flags & Flag.COMPRESSION:#x}")
         raise WireError(
-            f"the source QEMU compresses multifd with {method}: set multifd-compression=none on both QEMUs, kuaka compresses"
+            f"the source QEMU compresses multifd with {method}:"
+            " set multifd-compression=none on both QEMUs, kuaka compresses"
         )
     if flags & Flag.DEVICE_STATE and flags & Flag.SYNC:
         raise WireError("multifd packet is device state and SYNC at once")
@@ -112,7 +116,7 @@ def parse_head(flags: Flag, rest: Buffer) -> PacketHead:
         raise WireError(f"multifd packet head has {len(view)} bytes behind its flags")
     _allocated, normal, _next_size, number, zero, name = _COUNTS.unpack_from(view)
     if normal + zero > PAGES_PER_PACKET:
-        raise WireError(f"multifd packet announces {normal} normal and {zero} zero pages, the limit is {PAGES_PER_PACKET}")
+        raise WireError(f"multifd packet of {normal} normal and {zero} zero pages, the limit is {PAGES_PER_PACKET}")
     sync = bool(flags & Flag.SYNC)
     if not normal + zero:
         none = np.empty(0, dtype=np.uint32)
@@ -130,6 +134,8 @@ def parse_head(flags: Flag, rest: Buffer) -> PacketHead:
 
 def device_state_bytes(rest: Buffer) -> int:
     """Payload length of a device-state packet from the 264 bytes behind its first 12; raises `WireError`."""
+    if len(memoryview(rest)) != DEVICE_STATE_HEAD_BYTES - PACKET_START_BYTES:
+        raise WireError(f"device-state packet head has {len(memoryview(rest))} bytes behind its flags")
     length: int = struct.unpack_from(">I", rest, 260)[0]
     if not 0 < length <= MAX_DEVICE_STATE_BYTES:
         raise WireError(f"device-state packet of {length} bytes, the limit is {MAX_DEVICE_STATE_BYTES}")
