@@ -17,10 +17,10 @@ A frame is a 48-byte head, a table and streams, all integers big-endian:
      32    8  tag: the source's packet number, or an extent's offset
      40    8  xxh3-64 over head[0:40], table and *decoded* streams
 
-The checksum covers the pages as they were before encoding, so an encoder or decoder that makes a mistake is caught like a
-flipped bit. Every count is checked against the others and against a limit before it is used to read, allocate or index:
-`parse_head` says how much to read, `parse_table` how to cut it. A kind that a reader does not know ends the link; kinds for
-deltas and references to pages already there can be added under new numbers.
+The checksum covers the pages as they were before encoding, so an encoder or decoder that makes a mistake is caught
+like a flipped bit. Every count is checked against the others and against a limit before it is used to read,
+allocate or index: `parse_head` says how much to read, `parse_table` how to cut it. A kind that a reader does not
+know ends the link; kinds for deltas and references to pages already there can be added under new numbers.
 """
 
 import struct
@@ -93,7 +93,7 @@ class FrameTable:
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """A frame ready to be written: `parts` in order, `wire_bytes` their sum, `raw_streams` how many of them are not encoded."""
+    """A frame ready to be written: `parts` in order, `wire_bytes` their sum, `raw_pages` the pages sent unencoded."""
 
     parts: tuple[Buffer, ...]
     wire_bytes: int
@@ -117,7 +117,7 @@ def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> Enc
                 raw_pages += step // PAGE_BYTES
             else:
                 streams.append(stream)
-                lengths.append(len(memoryview(stream)))
+                lengths.append(memoryview(stream).nbytes)
     table = b"".join(
         (
             batch.block,
@@ -127,7 +127,7 @@ def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> Enc
             batch.fill_words.tobytes(),
         )
     )
-    stream_bytes = sum(len(memoryview(stream)) for stream in streams)
+    stream_bytes = sum(memoryview(stream).nbytes for stream in streams)
     checked = _HEAD.pack(
         MAGIC,
         FrameKind.PAGES,
@@ -163,7 +163,7 @@ def parse_head(data: Buffer, expected_sequence: int) -> FrameHead:
         raise WireError(f"frame head has {len(view)} bytes, not {HEAD_BYTES}")
     magic, kind, codec, page_count, sequence, raw, wire, streams, name, zero, table, tag, checksum = _HEAD.unpack(view)
     if magic != MAGIC:
-        raise WireError(f"frame starts with {magic.hex()}, not with {MAGIC.hex()}: the peer is not kuaka or lost its place")
+        raise WireError(f"frame starts with {magic.hex()}, not {MAGIC.hex()}: the peer is not kuaka or lost its place")
     if zero:
         raise WireError(f"frame {sequence} sets a reserved byte to {zero}")
     if sequence != expected_sequence:
@@ -213,13 +213,15 @@ def parse_table(head: FrameHead, table: Buffer) -> FrameTable:
 
 
 def decode_pages(head: FrameHead, table_bytes: Buffer, streams: memoryview, codec: Codec) -> PageBatch:
-    """The batch of a PAGES frame, decoded and its checksum verified; raises `WireError`, and nothing of the frame is used.
+    """The batch of a PAGES frame, decoded and verified; raises `WireError`, and then nothing of the frame is used.
 
     `streams` are the bytes behind the table. The batch may share memory with `table_bytes` and `streams`.
     """
     table = parse_table(head, table_bytes)
     if head.codec_id is not codec.codec_id:
         raise WireError(f"frame {head.sequence}: codec {head.codec_id.name} where {codec.codec_id.name} decodes")
+    if len(streams) != head.wire_bytes - head.table_bytes:
+        raise WireError(f"frame {head.sequence}: {len(streams)} bytes of streams, not those the head announced")
     decoded = tuple(_decoded_streams(table, streams, codec))
     if _checksum(head.checked, table_bytes, decoded) != head.checksum:
         raise WireError(f"frame {head.sequence}: checksum differs: the pages changed between the two shards")
@@ -252,9 +254,11 @@ def _check_plain_head(head: FrameHead) -> None:
         raise WireError(f"frame {head.sequence}: a {head.kind.name} frame has no pages")
     if head.raw_bytes != head.wire_bytes:
         raise WireError(f"frame {head.sequence}: {head.wire_bytes} bytes on the wire for {head.raw_bytes} raw ones")
+    if head.kind is FrameKind.EXTENT and head.wire_bytes != DIGEST_BYTES:
+        raise WireError(f"frame {head.sequence}: a digest of {head.wire_bytes} bytes, not {DIGEST_BYTES}")
     limit = {FrameKind.BYTES: MAX_PAYLOAD_BYTES, FrameKind.EXTENT: DIGEST_BYTES}.get(head.kind, 0)
     if head.wire_bytes > limit:
-        raise WireError(f"frame {head.sequence}: {head.wire_bytes} bytes in a {head.kind.name} frame, the limit is {limit}")
+        raise WireError(f"frame {head.sequence}: {head.kind.name} of {head.wire_bytes} bytes, the limit is {limit}")
 
 
 def _stream_lengths(head: FrameHead, announced: Sequence[int], normal_pages: int) -> tuple[int, ...]:
