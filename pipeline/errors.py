@@ -1,7 +1,8 @@
 """What can go wrong in words a user can act on, and the exit code each kind ends with.
 
-The rule: a mistake of the user, or a failure of the world around us, is raised as a `KuakaError` whose text is one line that
-says what, where and what to do. The command line prints that line and exits with `exit_code`; a traceback is a bug of ours.
+The rule: a mistake of the user, or a failure of the world around us, is raised as a `KuakaError` whose text is one
+line that says what, where and what to do. The command line prints that line and exits with `exit_code`; a traceback
+is a bug of ours.
 """
 
 from enum import IntEnum
@@ -53,3 +54,8 @@ class LinkError(KuakaError):
 
 class MigrationError(KuakaError):
     """One migration failed; its source keeps running."""
+
+
+def one_line(text: str, limit: int = 1000) -> str:
+    """What a peer gave as its reason, on one line of at most `limit` printable characters: it is shown in terminals."""
+    return "".join(character if character.isprintable() else " " for character in text[:limit])

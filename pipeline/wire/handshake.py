@@ -1,16 +1,16 @@
 """What two ends of a link say before the first frame. Sans-I/O.
 
-A link opens with a preamble of 32 bytes in the clear, which only says whose it is, so that one listening port can hand the
-connection to the process that owns its session before TLS starts:
+A link opens with a preamble of 32 bytes in the clear, which only says whose it is, so that one listening port can hand
+the connection to the process that owns its session before TLS starts:
 
     off size            off size
       0    6  "KUAKA1"    8    2  channel
       6    1  role        10   6  0
       7    1  0           16  16  session
 
-Then, inside TLS where there is TLS, the opener sends a Hello and gets an Accept or a Refusal: u32 length and JSON. Everything that
-both sides must agree on stands in the Hello; the first thing that differs is refused by name. The preamble is not
-trusted: the Hello repeats it.
+Then, inside TLS where there is TLS, the opener sends a Hello and gets an Accept or a Refusal: u32 length and JSON.
+Everything that both sides must agree on stands in the Hello; the first thing that differs is refused by name. The
+preamble is not trusted: the Hello repeats it.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 from typing_extensions import Buffer
 
 from pipeline.codecs.codec import CodecId
-from pipeline.errors import LinkError, WireError
+from pipeline.errors import LinkError, WireError, one_line
 from pipeline.memory.pages import PAGE_BYTES
 
 PROTOCOL_VERSION = 1
@@ -99,11 +99,13 @@ def encode_accept() -> bytes:
 
 def encode_refusal(reason: str) -> bytes:
     """The answer that ends the link, with why."""
-    return _message({"accepted": False, "reason": reason[:1000]})
+    return _message({"accepted": False, "reason": one_line(reason)})
 
 
 def message_length(data: Buffer) -> int:
     """Length of the JSON that follows; raises `WireError` beyond `MAX_MESSAGE_BYTES`."""
+    if len(memoryview(data)) != LENGTH.size:
+        raise WireError(f"handshake length has {len(memoryview(data))} bytes, not {LENGTH.size}")
     length: int = LENGTH.unpack(data)[0]
     if not 2 <= length <= MAX_MESSAGE_BYTES:
         raise WireError(f"handshake message of {length} bytes, the limit is {MAX_MESSAGE_BYTES}")
@@ -130,7 +132,9 @@ def parse_hello(data: bytes) -> Hello:
             _integer(fields, "page_bytes"),
             _integer(fields, "version"),
         )
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        raise WireError(f"handshake: field {error} is missing") from None
+    except ValueError as error:
         raise WireError(f"handshake: {error}") from None
 
 
@@ -138,14 +142,14 @@ def check_answer(data: bytes, peer: str) -> None:
     """Raise `LinkError` with the peer's reason unless it accepted."""
     fields = _parse(data)
     if fields.get("accepted") is not True:
-        raise LinkError(f"{peer} refused the link: {fields.get('reason', 'no reason given')}")
+        raise LinkError(f"{peer} refused the link: {one_line(str(fields.get('reason', 'no reason given')))}")
 
 
 def disagreement(hello: Hello, preamble: Preamble, channels: int | None) -> str | None:
     """Why this end cannot take the link, by name, or None; `channels` is this end's own count where it has one."""
     known = frozenset(CodecId)
     if hello.version != PROTOCOL_VERSION:
-        return f"protocol version {hello.version} here speaks {PROTOCOL_VERSION}: run the same kuaka on both hosts"
+        return f"protocol version {hello.version} differs from {PROTOCOL_VERSION} here: run one kuaka on both hosts"
     if hello.page_bytes != PAGE_BYTES:
         return f"page size {hello.page_bytes} differs from {PAGE_BYTES} here"
     if (hello.role, hello.channel, hello.session) != (preamble.role, preamble.channel, preamble.session.hex()):
@@ -167,7 +171,8 @@ def _integer(fields: dict[str, Any], name: str) -> int:
 
 
 def _message(fields: dict[str, Any]) -> bytes:
-    body = json.dumps(fields, separators=(",", ":")).encode()
+    # Characters as UTF-8, not as \u escapes: so a reason of the longest kind still fits MAX_MESSAGE_BYTES.
+    body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     return LENGTH.pack(len(body)) + body
 
 
