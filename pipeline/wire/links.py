@@ -1,12 +1,12 @@
-"""A link: one TCP connection that carries the frames of one channel in one direction, and their acknowledgements in the other.
+"""A link: one TCP connection with the frames of one channel in one direction, their acknowledgements in the other.
 
-The sending end keeps the channel's `Window`: it waits until a frame fits, and takes the acknowledgements as they come. The
-receiving end acknowledges a frame after its bytes were written where they belong, never before. Backwards travel 8-byte
-records: the number of the last frame written (cumulative), or REJECTED, u16 length and a reason, after which the link is dead. Both ends are used by one thread each; only
-`abort` comes from elsewhere.
+The sending end keeps the channel's `Window`: it waits until a frame fits, and takes the acknowledgements as they
+come. The receiving end acknowledges a frame after its bytes were written where they belong, never before. Backwards
+travel 8-byte records: the number of the last frame written (cumulative), or REJECTED, u16 length and a reason,
+after which the link is dead. Both ends are used by one thread each; only `abort` comes from elsewhere.
 
-A link ends well with an END frame that was acknowledged. Any other end is a failure, so a cut connection is never taken for a
-finished one.
+A link ends well with an END frame that was acknowledged. Any other end is a failure, so a cut connection is never
+taken for a finished one.
 """
 
 import struct
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing_extensions import Buffer
 
 from pipeline.codecs.codec import Codec
-from pipeline.errors import LinkError, WireError
+from pipeline.errors import LinkError, one_line
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch
 from pipeline.wire.frames import (
     HEAD_BYTES,
@@ -61,6 +61,8 @@ class LinkSender:
         self.peer = peer
         self._clock = clock
         self._stall_timeout_s = stall_timeout_s
+        # Reads follow a poll, so this only ends those of a record of which not all bytes arrived.
+        transport.set_read_timeout(stall_timeout_s)
         self._sequence = 0
         self._partial = b""
         self.wire_bytes = 0
@@ -86,6 +88,12 @@ class LinkSender:
         while self.transport.readable():
             self._read_acknowledgements()
 
+    def check_stall(self) -> None:
+        """Raise `LinkError` when frames have waited for their acknowledgement longer than the stall timeout."""
+        oldest_ns = self.window.oldest_sent_ns
+        if oldest_ns is not None and self._clock() - oldest_ns > self._stall_timeout_s * 1e9:
+            raise self._stalled()
+
     def abort(self) -> None:
         """End the link from any thread."""
         self.transport.abort()
@@ -97,19 +105,28 @@ class LinkSender:
     def _send(self, frame: EncodedFrame) -> None:
         self.take_acknowledgements()
         while not self.window.may_send(frame.wire_bytes):
+            self.window.held_back()
             self._await_acknowledgement()
         self.window.sent(self._sequence, frame.wire_bytes, self._clock())
         self._sequence += 1
-        self.transport.write(frame.parts)
+        try:
+            self.transport.write(frame.parts)
+        except LinkError:
+            # A peer that gives up says why before it closes, which is worth more than "broken pipe".
+            self.take_acknowledgements()
+            raise
         self.wire_bytes += frame.wire_bytes
 
     def _await_acknowledgement(self) -> None:
         if not self.transport.readable() and not poll_readable((self.transport,), self._stall_timeout_s):
-            raise LinkError(
-                f"link to {self.peer} stalled: no acknowledgement for {self._stall_timeout_s:g} s"
-                f" with {self.window.in_flight_bytes} bytes on their way"
-            )
+            raise self._stalled()
         self._read_acknowledgements()
+
+    def _stalled(self) -> LinkError:
+        return LinkError(
+            f"link to {self.peer} stalled: no acknowledgement for {self._stall_timeout_s:g} s"
+            f" with {self.window.in_flight_bytes} bytes on their way"
+        )
 
     def _read_acknowledgements(self) -> None:
         data = self.transport.read_some(_ACK_READ_BYTES)
@@ -136,7 +153,7 @@ class LinkSender:
                 break
             data += more
         length = min(_MAX_REASON_BYTES, int.from_bytes(data[:2], "big"))
-        return data[2 : 2 + length].decode("utf-8", "replace").replace("\n", " ")
+        return one_line(data[2 : 2 + length].decode("utf-8", "replace"))
 
 
 class LinkReceiver:
@@ -177,7 +194,7 @@ class LinkReceiver:
 
     def reject(self, reason: str) -> None:
         """Tell the sender why the link ends here; errors are swallowed, it may be gone."""
-        text = reason.encode()[:_MAX_REASON_BYTES]
+        text = reason.encode("utf-8", "replace")[:_MAX_REASON_BYTES]
         try:
             self.transport.write((_ACK.pack(_REJECTED), len(text).to_bytes(2, "big"), text))
         except LinkError:
@@ -197,5 +214,5 @@ class LinkReceiver:
             self._body = bytearray(head.wire_bytes)
         body = memoryview(self._body)[: head.wire_bytes]
         if head.wire_bytes and not self.transport.read_exact(body):
-            raise WireError(f"frame {head.sequence} ended behind its head")
+            raise LinkError(f"link to {self.peer} was cut behind the head of frame {head.sequence}")
         return body

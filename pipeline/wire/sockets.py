@@ -1,8 +1,9 @@
 """Blocking byte transports under a link: plain TCP or unix sockets, and TLS over them.
 
-Plain sockets read whole buffers in one call (MSG_WAITALL) and write many buffers in one (sendmsg): a 512 KiB packet costs two
-system calls, not a Python loop. Time limits are the kernel's (SO_SNDTIMEO), because Python's own would make the socket
-non-blocking and MSG_WAITALL with it ineffective. `abort` may be called from any thread: it wakes whoever is blocked.
+Plain sockets read whole buffers in one call (MSG_WAITALL) and write many buffers in one (sendmsg): a 512 KiB packet
+costs two system calls, not a Python loop. Time limits are the kernel's (SO_SNDTIMEO), because Python's own would
+make the socket non-blocking and MSG_WAITALL with it ineffective. `abort` may be called from any thread: it wakes
+whoever is blocked.
 """
 
 import contextlib
@@ -41,6 +42,9 @@ class Transport(Protocol):
     def fileno(self) -> int:
         """The descriptor to poll, -1 once closed."""
 
+    def set_read_timeout(self, timeout_s: float) -> None:
+        """Make a read that gets nothing for `timeout_s` fail; 0 takes the limit away."""
+
     def abort(self) -> None:
         """End the stream in both directions, waking blocked threads; the descriptor stays until `close`."""
 
@@ -54,7 +58,7 @@ class SocketTransport:
     def __init__(self, sock: socket.socket, name: str, write_timeout_s: float | None = None) -> None:
         sock.settimeout(None)
         if write_timeout_s is not None:
-            set_write_timeout(sock, write_timeout_s)
+            set_timeout(sock, socket.SO_SNDTIMEO, write_timeout_s)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
@@ -72,7 +76,7 @@ class SocketTransport:
                     return not len(view)
                 got += count
         except OSError as error:
-            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+            raise self._unreadable(error) from None
         return True
 
     def read_some(self, limit: int) -> bytes:
@@ -80,7 +84,7 @@ class SocketTransport:
         try:
             return self._sock.recv(limit)
         except OSError as error:
-            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+            raise self._unreadable(error) from None
 
     def write(self, parts: Sequence[Buffer]) -> None:
         """See `Transport`."""
@@ -102,6 +106,10 @@ class SocketTransport:
         """See `Transport`."""
         return self._sock.fileno()
 
+    def set_read_timeout(self, timeout_s: float) -> None:
+        """See `Transport`."""
+        set_timeout(self._sock, socket.SO_RCVTIMEO, timeout_s)
+
     def shutdown_write(self) -> None:
         """Say that no more will be written; the other direction stays."""
         with contextlib.suppress(OSError):
@@ -116,22 +124,30 @@ class SocketTransport:
         """See `Transport`."""
         self._sock.close()
 
+    def _unreadable(self, error: OSError) -> LinkError:
+        if isinstance(error, BlockingIOError):
+            return LinkError(f"{self.name} stalled: nothing arrived within the time limit")
+        return LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}")
+
 
 class TlsTransport:
-    """TLS 1.3 over a TCP socket; used by one thread at a time, but for `abort`."""
+    """TLS 1.3 over a TCP socket; used by one thread at a time, but for `abort`.
+
+    Its time limits are Python's: a TLS object of a blocking socket starts over when the kernel's limit interrupts it.
+    """
 
     def __init__(self, sock: ssl.SSLSocket, name: str, write_timeout_s: float | None = None) -> None:
         self._sock = sock
         self.name = name
-        sock.settimeout(None)
-        if write_timeout_s is not None:
-            set_write_timeout(sock, write_timeout_s)
+        self._write_timeout_s = write_timeout_s
+        self._read_timeout_s: float | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_exact(self, view: memoryview) -> bool:
         """See `Transport`."""
         got = 0
         try:
+            self._sock.settimeout(self._read_timeout_s)
             while got < len(view):
                 count = self._sock.recv_into(view[got:])
                 if not count:
@@ -146,6 +162,7 @@ class TlsTransport:
     def read_some(self, limit: int) -> bytes:
         """See `Transport`."""
         try:
+            self._sock.settimeout(self._read_timeout_s)
             return self._sock.recv(limit)
         except (OSError, ValueError) as error:
             raise LinkError(f"{self.name} broke: {error}") from None
@@ -153,8 +170,11 @@ class TlsTransport:
     def write(self, parts: Sequence[Buffer]) -> None:
         """See `Transport`."""
         try:
-            for part in parts:
-                self._sock.sendall(part)
+            self._sock.settimeout(self._write_timeout_s)
+            for view in map(as_bytes, parts):
+                # Not sendall: its one limit is for all of them, ours for the next byte.
+                while len(view):
+                    view = view[self._sock.send(view) :]
         except (OSError, ValueError) as error:
             raise LinkError(f"{self.name} broke or stalled: {error}") from None
 
@@ -165,6 +185,10 @@ class TlsTransport:
     def fileno(self) -> int:
         """See `Transport`."""
         return self._sock.fileno()
+
+    def set_read_timeout(self, timeout_s: float) -> None:
+        """See `Transport`."""
+        self._read_timeout_s = timeout_s or None
 
     def abort(self) -> None:
         """See `Transport`."""
@@ -198,8 +222,7 @@ def poll_readable(transports: Sequence[Transport], timeout_s: float | None) -> l
     return [by_descriptor[descriptor] for descriptor, _ in events]
 
 
-def set_write_timeout(sock: socket.socket, timeout_s: float) -> None:
-    """Make a write that gets no byte out for `timeout_s` fail with EAGAIN."""
+def set_timeout(sock: socket.socket, option: int, timeout_s: float) -> None:
+    """Make a read (SO_RCVTIMEO) or write (SO_SNDTIMEO) that moves no byte for `timeout_s` fail (EAGAIN); 0: never."""
     seconds = int(timeout_s)
-    timeval = struct.pack("ll", seconds, int((timeout_s - seconds) * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, int((timeout_s - seconds) * 1e6)))
