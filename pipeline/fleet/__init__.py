@@ -1,0 +1,1 @@
+"""Fleets of migrations: spec, journal, the agents on the hosts and the controller that drives them."""
