@@ -269,12 +269,13 @@ def test_a_run_with_unfinished_migrations_does_not_finish(journal: Journal) -> N
 def test_nothing_changes_after_the_end_of_a_migration(journal: Journal) -> None:
     migration = add(journal, journal.begin_run())
     journal.finish_migration(migration, "completed")
-    for change in (
+    attempts: list[Callable[[], object]] = [
         lambda: journal.set_state(migration, "running"),
         lambda: journal.record_hand_over(migration),
         lambda: journal.finish_migration(migration, "failed"),
         lambda: journal.set_state(99, "running"),
-    ):
+    ]
+    for change in attempts:
         with pytest.raises(KuakaError, match="is finished, unknown or taken over"):
             change()
     assert journal.migration(migration).state == "completed"
