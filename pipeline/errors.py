@@ -59,3 +59,9 @@ class MigrationError(KuakaError):
 def one_line(text: str, limit: int = 1000) -> str:
     """What a peer gave as its reason, on one line of at most `limit` printable characters: it is shown in terminals."""
     return "".join(character if character.isprintable() else " " for character in text[:limit])
+
+
+class InterruptedMigration(MigrationError):
+    """One migration was given up because the user asked for it."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -77,6 +77,6 @@ def decode_job(fields: dict[str, Any]) -> Job:
     return kind(terms=LinkTerms(**terms), **fields)
 
 
-def job_key(terms: LinkTerms) -> str:
-    """Names one end of one link of one session."""
-    return f"{terms.session}/{terms.role.name.lower()}/{terms.channel}"
+def job_key(job: Job) -> str:
+    """Names one end of one link of one session; starts with the session."""
+    return f"{job.terms.session}/{type(job).__name__}/{job.terms.channel}"

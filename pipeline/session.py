@@ -96,6 +96,7 @@ class Session:
         with self._lock:
             for counters in self._counters:
                 total.pages += counters.pages
+                total.announced_zero_pages += counters.announced_zero_pages
                 total.zero_pages += counters.zero_pages
                 total.same_pages += counters.same_pages
                 total.raw_bytes += counters.raw_bytes

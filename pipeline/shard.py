@@ -28,7 +28,9 @@ class ShardCounters:
 
     #: Pages of all kinds.
     pages: int = 0
-    #: Zero pages: announced as such by the source and found by the scan.
+    #: Zero pages that the source announced as such.
+    announced_zero_pages: int = 0
+    #: Zero pages that the scan found.
     zero_pages: int = 0
     same_pages: int = 0
     raw_bytes: int = 0
@@ -84,16 +86,17 @@ class ShardSender:
         source itself found to be zero. Raises `LinkError`."""
         kinds, fill_words = scan(pages) if len(pages) else (np.empty(0, dtype=np.uint8), _NO_WORDS)
         normal = self._normal(pages, kinds)
+        counters = self._counters
         if announced_zero is not None and len(announced_zero):
+            counters.announced_zero_pages += len(announced_zero)
             page_numbers = np.concatenate((page_numbers, announced_zero))
             kinds = np.concatenate((kinds, np.full(len(announced_zero), PageKind.ZERO, dtype=np.uint8)))
         batch = PageBatch(block, page_numbers, kinds, fill_words, normal.data)
         frame = self.link.send_pages(batch, self._codec, tag)
-        counters = self._counters
         normal_pages = len(normal)
         counters.pages += batch.page_count
         counters.same_pages += len(fill_words)
-        counters.zero_pages += batch.page_count - normal_pages - len(fill_words)
+        counters.zero_pages += len(pages) - normal_pages - len(fill_words)
         counters.raw_bytes += batch.page_count * PAGE_BYTES
         counters.wire_bytes += frame.wire_bytes
         counters.count_normal(self._codec.codec_id.name.lower(), normal_pages - frame.raw_pages)

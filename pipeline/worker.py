@@ -83,7 +83,7 @@ class _Client:
 
     def _start(self, fields: dict[str, Any], descriptor: int | None) -> None:
         job = decode_job(fields)
-        key = job_key(job.terms)
+        key = job_key(job)
         channel = make_channel(job, descriptor)
         with self._lock:
             self._channels[key] = channel

@@ -46,7 +46,7 @@ class WorkerPool:
 
         Returns the counters that the worker's reports keep up to date. Raises `KuakaError` when no worker is left.
         """
-        key = job_key(job.terms)
+        key = job_key(job)
         running = _Running(on_end, ShardCounters())
         try:
             with self._lock:

@@ -47,6 +47,11 @@ class DestinationGateway:
         """Wake links that wait for the main channel; called by the session when it fails."""
         self._decided.set()
 
+    def close(self) -> None:
+        """Release QEMU's main channel, once the session has ended."""
+        if self._qemu is not None:
+            self._qemu.close()
+
     def route(self, sock: socket.socket, preamble: Preamble) -> None:
         """Serve one link, on the calling thread as long as it is ours. Raises `KuakaError` for one that cannot be taken."""
         with self._lock:

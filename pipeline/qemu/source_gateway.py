@@ -141,8 +141,11 @@ class SourceGateway:
         returning = threading.Thread(target=self._serve_return, args=(qemu, receiver), name="return path", daemon=True)
         returning.start()
         error: str | None = None
+        counters = ShardCounters()
+        self.session.count(counters)
         try:
             forward(qemu, sender, self._inspect)
+            counters.wire_bytes = sender.wire_bytes
             self.session.complete()
         except KuakaError as failure:
             error = str(failure)

@@ -1,0 +1,223 @@
+"""The Ray shells of a host: its agent actor, its worker actors, and the handle by which a controller calls an agent.
+
+A shell turns calls into calls and exceptions into ours; what it wraps runs without Ray in the tests. Actors are detached and named
+after the run that made them, because Ray would kill them with whoever created them; they end themselves when their controller
+has gone, and the run that made them ends them otherwise. Page bytes never pass through here.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from pipeline.errors import KuakaError, MigrationError
+from pipeline.fleet.directories import runtime_directory
+from pipeline.fleet.handle import HostHandle
+from pipeline.fleet.host import Host
+from pipeline.fleet.orders import Cleanup, DestinationOrder, DestinationReady, MigrationProgress, SourceOrder
+from pipeline.qemu.qmp import QemuFacts
+from pipeline.qemu.source_vm import SourceOutcome
+from pipeline.wire.tls import TlsFiles
+from pipeline.worker import Worker
+
+NAMESPACE = "kuaka"
+_DIRECTORY_NAME_BYTES = 3
+
+
+class WorkerShell:
+    """A worker in its actor's process; it ends the process when its agent has gone."""
+
+    def start(self, control_path: str) -> int:
+        """Serve the agent that connects to `control_path`; returns the process id."""
+        worker = Worker(Path(control_path))
+
+        def serve() -> None:
+            worker.serve_one()
+            os._exit(0)
+
+        threading.Thread(target=serve, name="worker", daemon=True).start()
+        return os.getpid()
+
+
+class AgentShell(Host):
+    """A host in its actor's process, with a directory of its own there."""
+
+    def __init__(self, name: str, address: str, tls: TlsFiles | None) -> None:
+        self.directory = runtime_directory() / secrets.token_hex(_DIRECTORY_NAME_BYTES)
+        self.directory.mkdir(mode=0o700)
+        super().__init__(name, address, self.directory, tls)
+
+    async def where(self) -> str:
+        """The agent's directory."""
+        return str(self.directory)
+
+    async def start(self, worker_sockets: Sequence[str]) -> None:
+        """See `Host.start`; from now on an absent controller ends this actor."""
+        await super().start(worker_sockets)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """See `Host.stop`; the directory goes, too."""
+        await super().stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def _watch(self) -> None:
+        await self.watch_for_orphans()
+        await self.stop()
+        os._exit(0)
+
+
+class AgentHandle(HostHandle):
+    """An agent actor as a `HostHandle`; an actor that has died is a `MigrationError` that names its host."""
+
+    def __init__(self, name: str, actor: Any, workers: Sequence[Any], directory: str) -> None:
+        self._name = name
+        self._actor = actor
+        self._workers = workers
+        self._directory = directory
+
+    @classmethod
+    async def create(
+        cls, run: str, name: str, address: str, tls: TlsFiles | None, workers: int, options: dict[str, Any]
+    ) -> Self:
+        """Start an agent and its workers; `options` are Ray's, for where. Raises `KuakaError`."""
+        common = {**options, "num_cpus": 0, "lifetime": "detached", "namespace": NAMESPACE, "max_restarts": 0}
+        agent: Any = ray.remote(AgentShell)
+        worker: Any = ray.remote(WorkerShell)
+        actor = agent.options(name=f"{run}/agent/{name}", **common).remote(name, address, tls)
+        shells = [worker.options(name=f"{run}/worker/{name}/{n}", **common).remote() for n in range(workers)]
+        handle = cls(name, actor, shells, "")
+        handle._directory = await handle._call(actor.where.remote())
+        paths = [f"{handle._directory}/worker-{index}" for index in range(workers)]
+        await asyncio.gather(
+            *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
+        )
+        await handle._call(actor.start.remote(paths))
+        return handle
+
+    @property
+    def name(self) -> str:
+        """See `HostHandle`."""
+        return self._name
+
+    @property
+    def directory(self) -> str:
+        """See `HostHandle`."""
+        return self._directory
+
+    async def clock_ns(self) -> int:
+        """See `Host`."""
+        return int(await self._call(self._actor.clock_ns.remote()))
+
+    async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
+        """See `Host`."""
+        facts: QemuFacts = await self._call(self._actor.inspect_source.remote(vm, qmp, session_id))
+        return facts
+
+    async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
+        """See `Host`."""
+        ready: DestinationReady = await self._call(self._actor.prepare_destination.remote(order))
+        return ready
+
+    async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
+        """See `Host`."""
+        await self._call(self._actor.start_source.remote(order, facts))
+
+    async def await_source(self, session_id: str) -> SourceOutcome:
+        """See `Host`."""
+        outcome: SourceOutcome = await self._call(self._actor.await_source.remote(session_id))
+        return outcome
+
+    async def resume_destination(self, session_id: str) -> int:
+        """See `Host`."""
+        return int(await self._call(self._actor.resume_destination.remote(session_id)))
+
+    async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
+        """See `Host`."""
+        progress: dict[str, MigrationProgress] = await self._call(self._actor.progress.remote(session_ids))
+        return progress
+
+    async def fail(self, session_id: str, reason: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.fail.remote(session_id, reason))
+
+    async def cancel_source(self, session_id: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.cancel_source.remote(session_id))
+
+    async def resume_source(self, session_id: str) -> str:
+        """See `Host`."""
+        return str(await self._call(self._actor.resume_source.remote(session_id)))
+
+    async def finish_source(self, session_id: str) -> MigrationProgress:
+        """See `Host`."""
+        progress: MigrationProgress = await self._call(self._actor.finish_source.remote(session_id))
+        return progress
+
+    async def finish_destination(self, session_id: str) -> MigrationProgress:
+        """See `Host`."""
+        progress: MigrationProgress = await self._call(self._actor.finish_destination.remote(session_id))
+        return progress
+
+    async def cleanup_destination(self, cleanup: Cleanup) -> None:
+        """See `Host`."""
+        await self._call(self._actor.cleanup_destination.remote(cleanup))
+
+    async def source_statistics(self, session_id: str) -> dict[str, Any]:
+        """See `Host`."""
+        statistics: dict[str, Any] = await self._call(self._actor.source_statistics.remote(session_id))
+        return statistics
+
+    async def recover_source(self, vm: str, qmp: str) -> str:
+        """See `Host`."""
+        return str(await self._call(self._actor.recover_source.remote(vm, qmp)))
+
+    async def recover_destination(self, vm: str, qmp: str) -> str:
+        """See `Host`."""
+        return str(await self._call(self._actor.recover_destination.remote(vm, qmp)))
+
+    async def remove_partial(self, path: str, session: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.remove_partial.remote(path, session))
+
+    async def end(self, timeout_s: float) -> None:
+        """Stop the agent in order if it answers, then end its processes."""
+        try:
+            await asyncio.wait_for(self._call(self._actor.stop.remote()), timeout_s)
+        except (KuakaError, TimeoutError):
+            # Nothing in order is left to be done; the processes end below.
+            pass
+        finally:
+            for actor in (self._actor, *self._workers):
+                kill(actor)
+
+    async def _call(self, reference: Awaitable[Any]) -> Any:
+        try:
+            return await reference
+        except RayTaskError as error:
+            if isinstance(error.cause, KuakaError):
+                raise error.cause from None
+            raise
+        except RayActorError:
+            raise MigrationError(f"a kuaka process on host {self._name} has died") from None
+        except RayError as error:
+            raise MigrationError(f"host {self._name} cannot be reached: {type(error).__name__}") from None
+
+
+def kill(actor: Any) -> None:
+    """End an actor's process, if Ray still can."""
+    _unless_gone(lambda: ray.kill(actor, no_restart=True))
+
+
+def _unless_gone(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except (RayError, ValueError):
+        return

@@ -1,0 +1,143 @@
+"""The Ray cluster under a command: joined where an address is given, else a local one, sized for a hypervisor.
+
+A hypervisor's memory is full by design and its CPUs belong to guests: few CPUs, the smallest object store, no memory monitor (it
+would kill workers at 95 %), loopback only, token authentication left on. A local cluster ends with the command; Ray leaves
+processes behind when its head was killed, so those that were ours are ended by pid (never `ray stop`).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.errors import KuakaError, UsageError
+from pipeline.fleet.agent import NAMESPACE, AgentHandle
+from pipeline.wire.tls import TlsFiles
+
+#: The least that Ray takes.
+_OBJECT_STORE_BYTES = 76 << 20
+_LOCAL_CPUS = 1
+#: The head is asked this often, and taken for dead after so many failures in a row.
+_HEAD_PROBE_S = 0.5
+_HEAD_FAILURES = 3
+_END_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlace:
+    """A host of the spec: its name, the address for links, and the Ray node it is (None: this one)."""
+
+    name: str
+    address: str
+    node: str | None
+    tls: TlsFiles | None
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[None]:
+    """Join the cluster at `address` or start a local one; raises `UsageError` or `KuakaError`."""
+    # Read by the raylet at its start; the monitor would kill workers on a host that is meant to be full.
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    before = set(psutil.Process().children(recursive=True))
+    try:
+        if address is not None:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                namespace=NAMESPACE,
+                num_cpus=_LOCAL_CPUS,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster answers at {address}: {_first_line(error)}") from None
+    except (RuntimeError, ValueError, OSError) as error:
+        raise KuakaError(f"Ray cannot start: {_first_line(error)}") from None
+    ours = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    try:
+        yield
+    finally:
+        _shut_down(ours if address is None else [])
+
+
+async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[str, AgentHandle]:
+    """An agent with its warm workers for every host. Raises `KuakaError`; what was started is ended then."""
+    creating = [
+        asyncio.create_task(
+            AgentHandle.create(run, place.name, place.address, place.tls, workers, _placement(place.node))
+        )
+        for place in places
+    ]
+    try:
+        handles = await asyncio.gather(*creating)
+    except BaseException:
+        done = await asyncio.gather(*creating, return_exceptions=True)
+        await end_agents([handle for handle in done if isinstance(handle, AgentHandle)])
+        raise
+    return {handle.name: handle for handle in handles}
+
+
+async def end_agents(handles: list[AgentHandle]) -> None:
+    """End agents and workers."""
+    await asyncio.gather(*(handle.end(_END_TIMEOUT_S) for handle in handles))
+
+
+async def watch_head() -> None:
+    """Run for ever; raises `KuakaError` when the cluster's head has gone. Ray itself would wait for minutes."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    failures = 0
+    while True:
+        await asyncio.sleep(_HEAD_PROBE_S)
+        try:
+            _reader, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _HEAD_PROBE_S)
+            writer.close()
+            failures = 0
+        except (OSError, TimeoutError):
+            failures += 1
+            if failures >= _HEAD_FAILURES:
+                raise KuakaError(f"the head of the Ray cluster at {host}:{port} has gone") from None
+
+
+def _placement(node: str | None) -> dict[str, object]:
+    """Ray options that put an actor on `node`, a node id or address. Raises `UsageError`."""
+    if node is None:
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for known in nodes:
+        if known["Alive"] and node in (known["NodeID"], known["NodeManagerAddress"], known["NodeManagerHostname"]):
+            return {"scheduling_strategy": NodeAffinitySchedulingStrategy(known["NodeID"], soft=False)}
+    names = ", ".join(f"{known['NodeManagerAddress']} ({known['NodeID'][:8]})" for known in nodes if known["Alive"])
+    raise UsageError(f"the Ray cluster has no node {node!r}: it has {names}")
+
+
+def _shut_down(ours: list[psutil.Process]) -> None:
+    children = [process for process in psutil.Process().children(recursive=True) if process in ours or _is_ray(process)]
+    head_alive = any(process.is_running() and process.name() == "gcs_server" for process in ours)
+    if head_alive or not ours:
+        ray.shutdown()
+    for process in {*ours, *children} if ours else ():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    try:
+        name: str = process.name()
+    except psutil.NoSuchProcess:
+        return False
+    return name.startswith("ray::")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

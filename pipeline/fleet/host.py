@@ -1,0 +1,340 @@
+"""One host's part in migrations: gateways, QMP, workers and the operator's commands. No Ray here; `fleet.agent` wraps it.
+
+The host does what it is told, one migration at a time per session, and decides nothing about a guest's fate but this: a session
+that fails is cut at once, so the source QEMU goes on by itself; and when nobody has asked for anything for `ORPHAN_S`, the
+controller is gone, every session is cut and every destination that was not handed over is cleaned up.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.control import ControlChannel
+from pipeline.errors import KuakaError, MigrationError, SpecError
+from pipeline.fleet.commands import run_command
+from pipeline.fleet.orders import (
+    Cleanup,
+    DestinationOrder,
+    DestinationReady,
+    MigrationProgress,
+    SourceOrder,
+    TransferTerms,
+    session_directory,
+)
+from pipeline.qemu.destination_gateway import DestinationGateway
+from pipeline.qemu.destination_vm import DestinationVm, remove_destination
+from pipeline.qemu.recovery import recover_destination, recover_source
+from pipeline.qemu.qmp import QemuFacts
+from pipeline.qemu.source_gateway import SourceGateway
+from pipeline.qemu.source_vm import SourceOutcome, SourceSettings, SourceVm
+from pipeline.session import Session
+from pipeline.wire.handshake import Preamble, Role
+from pipeline.wire.opening import LinkTerms, refuse_link
+from pipeline.wire.port import LinkPort
+from pipeline.wire.tls import TlsFiles
+from pipeline.worker_pool import WorkerPool
+
+#: A controller asks for progress several times a second; silence this long means that it has gone.
+ORPHAN_S = 15.0
+_ORPHAN_CHECK_S = 1.0
+#: The parts of a session end this soon after it has.
+_SETTLE_S = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Source:
+    vm: SourceVm
+    session: Session
+    gateway: SourceGateway | None = None
+    ram_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Destination:
+    vm: DestinationVm
+    session: Session
+    cleanup: Cleanup
+    gateway: DestinationGateway | None = None
+    handed_over: bool = False
+
+
+class Host:
+    """A host's migrations. Everything runs on one asyncio loop; page bytes and streams have threads and processes of their own."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        directory: Path,
+        tls: TlsFiles | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`address` is where links arrive; `directory` is this host's own for sockets, 0700."""
+        self.name = name
+        self._address = address
+        self._directory = directory
+        self._tls = tls
+        self._clock = clock
+        self._sources: dict[str, _Source] = {}
+        self._destinations: dict[str, _Destination] = {}
+        self._pool = WorkerPool(())
+        self._port: LinkPort | None = None
+        self._last_asked = clock()
+
+    async def start(self, worker_sockets: Sequence[str]) -> None:
+        """Connect to the workers and listen for links. Raises `KuakaError`."""
+        controls = [await asyncio.to_thread(ControlChannel.connect, Path(path)) for path in worker_sockets]
+        self._pool = WorkerPool(controls)
+        self._port = LinkPort(self._address, 0, self._route)
+
+    async def clock_ns(self) -> int:
+        """This host's real-time clock, by which QEMU stamps its events."""
+        self._last_asked = self._clock()
+        return time.time_ns()
+
+    async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
+        """Start a fresh destination and let it wait for its migration. On an error it has been cleaned up."""
+        self._last_asked = self._clock()
+        if self._port is None:
+            raise MigrationError(f"host {self.name} was not started")
+        self._make_session_directory(order.terms.session, order.socket_user)
+        cleanup = order.cleanup
+        incoming = Path(cleanup.environment["KUAKA_INCOMING"])
+        session = Session(order.terms.session, self._pool.abort)
+        destination = _Destination(DestinationVm(order.vm, Path(order.qmp)), session, cleanup)
+        self._destinations[order.terms.session] = destination
+        try:
+            if order.prepare is not None:
+                await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, cleanup.environment)
+            facts = await destination.vm.connect()
+            await destination.vm.listen(order.terms.channels, incoming)
+            incoming.chmod(0o600)
+        except BaseException:
+            await self.cleanup_destination(cleanup)
+            raise
+        destination.gateway = DestinationGateway(
+            incoming, self._link_terms(order.terms), session, self._pool, native_zero=facts.native_zero_pages
+        )
+        return DestinationReady(self._address, self._port.port, facts)
+
+    async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
+        """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
+        self._last_asked = self._clock()
+        source = _Source(SourceVm(vm, Path(qmp)), Session(session_id, self._pool.abort))
+        self._sources[session_id] = source
+        try:
+            facts = await source.vm.connect()
+            source.ram_bytes = facts.ram_bytes
+            return facts
+        except BaseException:
+            del self._sources[session_id]
+            await source.vm.disconnect()
+            raise
+
+    async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
+        """Start the migration of an inspected source. Raises `KuakaError`."""
+        source = self._source(order.terms.session)
+        settings = SourceSettings(order.terms.channels, order.terms.downtime_limit_ms, order.zero_page_detection)
+        await source.vm.configure(settings, facts)
+        directory = self._make_session_directory(order.terms.session, order.socket_user)
+        source.gateway = SourceGateway(
+            directory / "outgoing",
+            self._link_terms(order.terms, order.address, order.port),
+            source.session,
+            self._pool,
+            _uid(order.socket_user),
+        )
+        await source.vm.start(source.gateway.socket_path)
+
+    async def await_source(self, session_id: str) -> SourceOutcome:
+        """Wait for the source's end, whatever it is. Raises `MigrationError` when QEMU goes."""
+        return await self._source(session_id).vm.outcome(self._source(session_id).session)
+
+    async def resume_destination(self, session_id: str) -> int:
+        """Start the guest here; its time by this host's clock, ns. Only after the hand-over was recorded."""
+        destination = self._destination(session_id)
+        # From here on this host never cleans the guest up by itself: it may be the only one there is.
+        destination.handed_over = True
+        return await destination.vm.resume()
+
+    async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
+        """How far the sessions have come; also the controller's sign of life."""
+        self._last_asked = self._clock()
+        progress: dict[str, MigrationProgress] = {}
+        for session_id in session_ids:
+            if (source := self._sources.get(session_id)) is not None:
+                progress[session_id] = MigrationProgress(
+                    source.session.totals(), source.session.error, source.ram_bytes
+                )
+            elif (destination := self._destinations.get(session_id)) is not None:
+                progress[session_id] = MigrationProgress(destination.session.totals(), destination.session.error)
+        return progress
+
+    async def source_statistics(self, session_id: str) -> dict[str, object]:
+        """QEMU's own figures of a running migration. Raises `MigrationError`."""
+        return await self._source(session_id).vm.statistics()
+
+    async def fail(self, session_id: str, reason: str) -> None:
+        """Cut a session here. A source that had started is told to give up."""
+        for part in (self._sources.get(session_id), self._destinations.get(session_id)):
+            if part is not None:
+                part.session.fail(reason)
+
+    async def cancel_source(self, session_id: str) -> None:
+        """Ask the source to give up; `await_source` then says cancelled. Raises `MigrationError`."""
+        await self._source(session_id).vm.cancel()
+
+    async def resume_source(self, session_id: str) -> str:
+        """After a failure, with the destination known to be gone: settings restored, the guest runs if it ran. Its state."""
+        vm = self._source(session_id).vm
+        await vm.restore()
+        return await vm.resume()
+
+    async def finish_source(self, session_id: str) -> MigrationProgress:
+        """Forget a source, its gateway closed; the final counters."""
+        source = self._sources.pop(session_id, None)
+        if source is None:
+            return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
+        await self._settle(source.session, source.gateway)
+        await source.vm.disconnect()
+        self._remove_directory(session_id)
+        return MigrationProgress(source.session.totals(), source.session.error)
+
+    async def finish_destination(self, session_id: str) -> MigrationProgress:
+        """Forget a destination that was handed over; the final counters."""
+        destination = self._destinations.pop(session_id)
+        await self._settle(destination.session, destination.gateway)
+        await destination.vm.disconnect()
+        self._remove_directory(session_id)
+        return MigrationProgress(destination.session.totals(), destination.session.error)
+
+    async def cleanup_destination(self, cleanup: Cleanup) -> None:
+        """Remove an attempt's destination. When this returns it is gone; raises `MigrationError` when that is not sure."""
+        destination = self._destinations.pop(cleanup.session, None)
+        if destination is not None:
+            destination.session.fail("the destination is being cleaned up")
+            await self._settle(destination.session, destination.gateway)
+            await destination.vm.disconnect()
+        try:
+            if cleanup.command is not None:
+                await run_command(f"{cleanup.vm}: cleanup on {self.name}", cleanup.command, cleanup.environment)
+            await remove_destination(cleanup.vm, Path(cleanup.environment["KUAKA_QMP"]), quit=cleanup.command is None)
+        finally:
+            self._remove_directory(cleanup.session)
+
+    async def recover_source(self, vm: str, qmp: str) -> str:
+        """Give up what a dead command left of a migration; the guest runs again if that had stopped it. Its state.
+
+        Only with the destination known to be gone. A source that has ended needs nothing.
+        """
+        return await recover_source(vm, Path(qmp))
+
+    async def recover_destination(self, vm: str, qmp: str) -> str:
+        """Let a guest run that a dead command had handed over. Its state; raises `KuakaError` when it cannot be reached."""
+        return await recover_destination(vm, Path(qmp))
+
+    async def watch_for_orphans(self) -> None:
+        """Run for ever: clean up when the controller has gone."""
+        while True:
+            await asyncio.sleep(_ORPHAN_CHECK_S)
+            if self._clock() - self._last_asked > ORPHAN_S and (self._sources or self._destinations):
+                await self.abandon()
+
+    async def abandon(self) -> None:
+        """Cut every session, cancel every source, clean up every destination that was not handed over."""
+        for session_id, source in list(self._sources.items()):
+            source.session.fail("the controller has gone")
+            with contextlib.suppress(KuakaError):
+                await source.vm.cancel()
+            await self.finish_source(session_id)
+        for session_id, destination in list(self._destinations.items()):
+            if destination.handed_over:
+                await self.finish_destination(session_id)
+                continue
+            try:
+                await self.cleanup_destination(destination.cleanup)
+            except KuakaError as error:
+                _log.error("%s", error)
+
+    async def stop(self) -> None:
+        """Leave nothing behind: sessions, port, worker connections."""
+        await self.abandon()
+        if self._port is not None:
+            self._port.close()
+        self._pool.close()
+
+    def _route(self, sock: socket.socket, preamble: Preamble) -> None:
+        destination = self._destinations.get(preamble.session.hex())
+        if destination is None or destination.gateway is None:
+            refuse_link(sock, self._tls, f"session {preamble.session.hex()[:8]} is not known on {self.name}")
+            return
+        destination.gateway.route(sock, preamble)
+
+    async def _settle(self, session: Session, gateway: SourceGateway | DestinationGateway | None) -> None:
+        if gateway is None:
+            return
+        await asyncio.to_thread(session.wait, _SETTLE_S)
+        if not session.ended:
+            session.fail("the migration is over")
+            await asyncio.to_thread(session.wait, _SETTLE_S)
+        gateway.close()
+
+    def _link_terms(self, terms: TransferTerms, address: str = "", port: int = 0) -> LinkTerms:
+        return LinkTerms(
+            terms.session,
+            Role.MAIN,
+            0,
+            terms.channels,
+            terms.codec,
+            terms.level,
+            self._tls,
+            terms.stall_timeout_s,
+            terms.downtime_limit_ms * 10**6,
+            address,
+            port,
+        )
+
+    def _make_session_directory(self, session_id: str, socket_user: str | None) -> Path:
+        directory = Path(session_directory(str(self._directory), session_id))
+        uid = _uid(socket_user)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if uid is not None:
+            # QEMU's user must reach its sockets: it owns the session's directory, and may pass through ours.
+            os.chown(directory, uid, -1)
+            self._directory.chmod(0o711)
+        return directory
+
+    def _remove_directory(self, session_id: str) -> None:
+        if session_id not in self._sources and session_id not in self._destinations:
+            shutil.rmtree(session_directory(str(self._directory), session_id), ignore_errors=True)
+
+    def _source(self, session_id: str) -> _Source:
+        try:
+            return self._sources[session_id]
+        except KeyError:
+            raise MigrationError(f"host {self.name} has no source of session {session_id[:8]}") from None
+
+    def _destination(self, session_id: str) -> _Destination:
+        try:
+            return self._destinations[session_id]
+        except KeyError:
+            raise MigrationError(f"host {self.name} has no destination of session {session_id[:8]}") from None
+
+
+def _uid(user: str | None) -> int | None:
+    if user is None:
+        return None
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise SpecError(f"socketUser {user!r} does not exist on this host") from None

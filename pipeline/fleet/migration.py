@@ -1,0 +1,269 @@
+"""One guest's migration, step by step, and what happens when a step fails.
+
+The order of steps is what keeps one guest one:
+
+    inspect source -> prepare destination (-S) -> compare both -> start -> source says completed
+      -> the hand-over is RECORDED -> the destination is told to run
+
+Before the record the source owns the guest: on any failure the destination is removed, and only when it is known to be
+gone is a stopped source told to run again. After the record the destination owns it; the source may get it back only when the
+destination was removed for certain. When neither is certain, neither is started, and the error says so.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.codecs.codec import CodecId
+from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, MigrationError, SpecError
+from pipeline.fleet.handle import HostHandle
+from pipeline.fleet.orders import (
+    Cleanup,
+    Command,
+    DestinationOrder,
+    DestinationReady,
+    MigrationProgress,
+    SourceOrder,
+    TransferTerms,
+    cleanup_of,
+)
+from pipeline.fleet.results import MigrationResult, Status
+from pipeline.memory.pages import PAGE_BYTES
+from pipeline.qemu.compatibility import pair_problems
+from pipeline.qemu.qmp import QemuFacts
+from pipeline.qemu.source_vm import SourceOutcome
+from pipeline.wire.handshake import SESSION_BYTES
+
+_CLOCK_PROBES = 3
+#: A source that was told to give up has done so within this time, or its QEMU hangs.
+_GIVE_UP_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class QemuMigration:
+    """One guest to be migrated."""
+
+    vm: str
+    source_qmp: str
+    destination_qmp: str
+    prepare: Command | None
+    cleanup: Command | None
+    socket_user: str | None
+    zero_page_detection: str | None
+    channels: int
+    codec: CodecId
+    level: int | None
+    downtime_limit_ms: int
+    stall_timeout_s: float
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Where a migration writes down what must survive us. Each call returns when it is durable."""
+
+    begun: Callable[[str, Cleanup], None]
+    handed_over: Callable[[str], None]
+    finished: Callable[[str, str, str | None], None]
+
+
+class GuestMigration:
+    """One attempt; `run` returns its result and never raises but for cancellation."""
+
+    def __init__(
+        self, order: QemuMigration, source: HostHandle, destination: HostHandle, recorder: Recorder
+    ) -> None:
+        self.session = secrets.token_bytes(SESSION_BYTES).hex()
+        self.vm = order.vm
+        self.kind = "qemu"
+        self.source = source
+        self.destination = destination
+        self._order = order
+        self._recorder = recorder
+        self._cleanup = cleanup_of(
+            order.vm, self.session, order.destination_qmp, destination.directory, order.cleanup
+        )
+        self._ready: DestinationReady | None = None
+        self._inspected: QemuFacts | None = None
+        self._started = False
+        self._recorded = False
+        #: Whether a destination guest may exist that nobody could remove; the journal then keeps the migration open.
+        self._in_doubt = False
+        self._began_s = time.monotonic()
+
+    async def run(self) -> MigrationResult:
+        """Migrate; every failure is in the result."""
+        self._recorder.begun(self.session, self._cleanup)
+        try:
+            async with asyncio.timeout(self._order.timeout_s):
+                outcome = await self._until_completed()
+        except TimeoutError:
+            ending = self._undo(DeadlineError(f"not finished within {self._order.timeout_s:g} s"), Status.FAILED)
+        except KuakaError as error:
+            ending = self._undo(error, Status.FAILED)
+        except asyncio.CancelledError as error:
+            ending = self._undo(*cancellation(error))
+        else:
+            # Past this point there is no way back: neither a timeout nor a cancellation stops a hand-over half-way.
+            ending = self._complete(outcome)
+        result = await to_its_end(ending)
+        if not self._in_doubt:
+            self._recorder.finished(self.session, result.status, result.error)
+        return result
+
+    async def _until_completed(self) -> SourceOutcome:
+        await self._prepare()
+        outcome = await self.source.await_source(self.session)
+        if not outcome.completed:
+            raise MigrationError(outcome.error or "QEMU gives no reason")
+        return outcome
+
+    async def _complete(self, outcome: SourceOutcome) -> MigrationResult:
+        try:
+            downtime_ms = await self._hand_over(outcome)
+        except KuakaError as error:
+            return await self._undo(error, Status.FAILED)
+        progress = await self.source.finish_source(self.session)
+        await self.destination.finish_destination(self.session)
+        return self._completed(outcome, progress, downtime_ms)
+
+    async def _prepare(self) -> None:
+        order, terms = self._order, self._terms()
+        self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
+        self._ready = await self.destination.prepare_destination(
+            DestinationOrder(order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, terms)
+        )
+        if problems := pair_problems(self._inspected, self._ready.facts):
+            raise SpecError("; ".join(problems))
+        self._started = True
+        source_order = SourceOrder(
+            order.vm,
+            order.source_qmp,
+            order.socket_user,
+            order.zero_page_detection,
+            terms,
+            self._ready.address,
+            self._ready.port,
+        )
+        await self.source.start_source(source_order, self._inspected)
+
+    async def _hand_over(self, outcome: SourceOutcome) -> float | None:
+        """Give the guest to the destination; the downtime in ms, None where the source guest was not running."""
+        self._recorder.handed_over(self.session)
+        self._recorded = True
+        if outcome.stopped_ns is None:
+            # A guest that was paused before arrives paused: nobody asked for it to run.
+            return None
+        resumed_ns = await self.destination.resume_destination(self.session)
+        skew_ns = await self._clock_skew_ns()
+        return (resumed_ns - skew_ns - outcome.stopped_ns) / 1e6
+
+    async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
+        """Put things back: the guest runs where it ran, the destination is gone."""
+        reasons = [str(error)]
+        progress: MigrationProgress | None = None
+        with contextlib.suppress(KuakaError, TimeoutError):
+            if self._started and not self._recorded:
+                async with asyncio.timeout(_GIVE_UP_S):
+                    await self.source.fail(self.session, str(error))
+                    await self.source.cancel_source(self.session)
+                    await self.source.await_source(self.session)
+        gone = await self._remove_destination(reasons)
+        try:
+            if self._inspected is not None and gone:
+                await self.source.resume_source(self.session)
+            progress = await self.source.finish_source(self.session)
+        except KuakaError as failure:
+            reasons.append(str(failure))
+        counters = progress.counters if progress is not None else None
+        return MigrationResult(
+            self._order.vm,
+            "qemu",
+            status,
+            total_ms=self._elapsed_ms(),
+            pages=counters.pages if counters else 0,
+            raw_bytes=counters.raw_bytes if counters else 0,
+            wire_bytes=counters.wire_bytes if counters else 0,
+            error="; ".join(dict.fromkeys(reasons)),
+            exit_code=error.exit_code,
+        )
+
+    async def _remove_destination(self, reasons: list[str]) -> bool:
+        """Whether there is certainly no destination guest left; what went wrong is added to `reasons`."""
+        if self._ready is None:
+            # `prepare_destination` cleans up after itself, or the destination was never asked for.
+            return True
+        try:
+            await self.destination.cleanup_destination(self._cleanup)
+        except KuakaError as failure:
+            reasons.append(str(failure))
+            self._in_doubt = True
+            if self._recorded:
+                reasons.append(
+                    "the hand-over was recorded and the destination may run: look there before starting the source"
+                )
+            return False
+        return True
+
+    def _completed(
+        self, outcome: SourceOutcome, progress: MigrationProgress, downtime_ms: float | None
+    ) -> MigrationResult:
+        counters, ram = progress.counters, outcome.statistics.get("ram", {})
+        duplicates = int(ram.get("duplicate", 0))
+        pages = counters.pages - counters.announced_zero_pages + duplicates
+        return MigrationResult(
+            self._order.vm,
+            "qemu",
+            Status.COMPLETED,
+            total_ms=self._elapsed_ms(),
+            downtime_ms=downtime_ms,
+            qemu_downtime_ms=outcome.statistics.get("downtime"),
+            rounds=ram.get("dirty-sync-count"),
+            pages=pages,
+            zero_pages=counters.zero_pages + duplicates,
+            raw_bytes=pages * PAGE_BYTES,
+            wire_bytes=counters.wire_bytes,
+            codec_pages=counters.codec_pages,
+        )
+
+    async def _clock_skew_ns(self) -> int:
+        """How far the destination's clock is ahead of the source's, by the quickest of a few probes."""
+        probes = []
+        for _ in range(_CLOCK_PROBES):
+            start = time.monotonic_ns()
+            source_ns = await self.source.clock_ns()
+            destination_ns = await self.destination.clock_ns()
+            end = time.monotonic_ns()
+            # Each answer is taken to be half a call old.
+            ahead_ns = (destination_ns - source_ns) - (end - start) // 2
+            probes.append((end - start, ahead_ns))
+        return min(probes)[1]
+
+    def _terms(self) -> TransferTerms:
+        order = self._order
+        return TransferTerms(
+            self.session, order.channels, order.codec, order.level, order.downtime_limit_ms, order.stall_timeout_s
+        )
+
+    def _elapsed_ms(self) -> float:
+        return round((time.monotonic() - self._began_s) * 1e3, 1)
+
+
+def cancellation(error: asyncio.CancelledError) -> tuple[KuakaError, Status]:
+    """What a cancelled task reports: the user's wish, or a failure whose reason came with the cancellation."""
+    if error.args and error.args[0]:
+        return MigrationError(str(error.args[0])), Status.FAILED
+    return InterruptedMigration("cancelled"), Status.CANCELLED
+
+
+async def to_its_end(work: Coroutine[Any, Any, MigrationResult]) -> MigrationResult:
+    """Await `work` whatever cancellation arrives meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
+    return task.result()

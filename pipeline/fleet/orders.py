@@ -1,0 +1,94 @@
+"""What the controller asks of the agents, and what they answer: plain data that crosses hosts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.codecs.codec import CodecId
+from pipeline.qemu.qmp import QemuFacts
+from pipeline.shard import ShardCounters
+
+#: A command as a list of words, or one string for /bin/sh.
+Command = tuple[str, ...] | str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTerms:
+    """How one migration's bytes travel."""
+
+    session: str
+    channels: int
+    codec: CodecId
+    level: int | None
+    downtime_limit_ms: int
+    stall_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationOrder:
+    """A destination guest to be made ready on this host."""
+
+    vm: str
+    qmp: str
+    prepare: Command | None
+    cleanup: "Cleanup"
+    socket_user: str | None
+    terms: TransferTerms
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOrder:
+    """A source guest to be migrated from this host, to the gateway at `address`:`port`."""
+
+    vm: str
+    qmp: str
+    socket_user: str | None
+    zero_page_detection: str | None
+    terms: TransferTerms
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """All that is needed to remove an attempt's destination, also by another agent later."""
+
+    vm: str
+    session: str
+    command: Command | None
+    #: KUAKA_VM, KUAKA_SESSION, KUAKA_QMP, KUAKA_INCOMING: the same for prepare and cleanup.
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationReady:
+    """A destination waits: where its links go, and what it is."""
+
+    address: str
+    port: int
+    facts: QemuFacts
+
+
+def cleanup_of(vm: str, session: str, qmp: str, directory: str, command: Command | None) -> Cleanup:
+    """What removes the destination of this attempt; `directory` is the destination host's own."""
+    environment = {
+        "KUAKA_VM": vm,
+        "KUAKA_SESSION": session,
+        "KUAKA_QMP": qmp,
+        "KUAKA_INCOMING": f"{session_directory(directory, session)}/incoming",
+    }
+    return Cleanup(vm, session, command, environment)
+
+
+def session_directory(directory: str, session: str) -> str:
+    """Where a host keeps one session's sockets."""
+    return f"{directory}/{session[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationProgress:
+    """How far a session has come at one host."""
+
+    counters: ShardCounters
+    error: str | None
+    #: Memory to be moved at least once; 0 where this host does not know.
+    total_bytes: int = 0

@@ -1,0 +1,65 @@
+"""What a migration came to, and its JSON form: the public interface of `kuaka demo` and `kuaka migrate -o json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pipeline.errors import ExitCode
+
+
+class Status(StrEnum):
+    """How a migration ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationResult:
+    """One migration; times in milliseconds, None where nothing was measured.
+
+    `downtime_ms` is destination RESUME minus source STOP, `qemu_downtime_ms` what the source QEMU says. `pages` counts every
+    page that travelled, `zero_pages` QEMU's duplicates plus those kuaka found. `verified` is True when all memory was
+    compared (image: digest), None when that was not asked for.
+    """
+
+    vm: str
+    kind: str
+    status: Status
+    verified: bool | None = None
+    wrong_pages: int | None = None
+    total_ms: float | None = None
+    downtime_ms: float | None = None
+    qemu_downtime_ms: float | None = None
+    rounds: int | None = None
+    pages: int = 0
+    zero_pages: int = 0
+    raw_bytes: int = 0
+    wire_bytes: int = 0
+    codec_pages: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
+    #: The exit code that this migration alone would end a command with.
+    exit_code: ExitCode = ExitCode.OK
+
+
+def to_json(results: Sequence[MigrationResult], wall_s: float) -> dict[str, Any]:
+    """The documented JSON object."""
+    migrations = []
+    for result in results:
+        fields = asdict(result)
+        del fields["exit_code"]
+        migrations.append(fields)
+    return {"migrations": migrations, "wall_s": round(wall_s, 3)}
+
+
+def exit_code(results: Sequence[MigrationResult]) -> ExitCode:
+    """What a command ends with: 0 when all completed, 3 when some did, else the failures' own code."""
+    failed = [result for result in results if result.status is not Status.COMPLETED]
+    if not failed:
+        return ExitCode.OK
+    if len(failed) < len(results):
+        return ExitCode.PARTIAL
+    codes = {result.exit_code for result in failed}
+    return codes.pop() if len(codes) == 1 else ExitCode.FAILED

@@ -1,0 +1,75 @@
+"""Cleaning up after commands that died: every unfinished migration in the journal is brought to an end, through the agents.
+
+The rule is that of `fleet.migration`. Not handed over: the destination is removed, and once it is gone for certain the source
+runs again if the migration had stopped it. Handed over: the destination owns the guest; if it is there it is told to run, and
+the source is left stopped. What cannot be decided stays in the journal for the next command.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from pipeline.errors import KuakaError
+from pipeline.fleet.journal import Journal, Migration
+from pipeline.fleet.orders import Cleanup
+from pipeline.fleet.owner import Owner
+
+
+class SweepingHost(Protocol):
+    """The calls of a host that a sweep needs."""
+
+    async def cleanup_destination(self, cleanup: Cleanup) -> None:
+        """Remove a destination for certain."""
+
+    async def recover_source(self, vm: str, qmp: str) -> str:
+        """Give up the migration a dead command left, and let the guest run if that migration had stopped it."""
+
+    async def recover_destination(self, vm: str, qmp: str) -> str:
+        """Let a guest that was handed over run."""
+
+    async def remove_partial(self, path: str, session: str) -> None:
+        """Remove what an image's migration left half-written."""
+
+
+async def sweep(
+    journal: Journal,
+    hosts: Mapping[str, SweepingHost],
+    is_alive: Callable[[Owner], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Bring dead commands' migrations to their end, as far as their hosts are among `hosts`."""
+    for run in journal.unfinished(is_alive):
+        if not journal.take_over(run):
+            continue
+        for migration in run.migrations:
+            try:
+                state = await _finish(migration, hosts)
+            except KuakaError as error:
+                say(f"{migration.vm}: a dead command's migration is still in doubt: {error}")
+                continue
+            journal.finish_migration(migration.id, "failed", f"the command died; swept: {state}")
+            say(f"{migration.vm}: cleaned up after a dead command: {state}")
+        try:
+            journal.finish_run(run.id)
+        except KuakaError:
+            # Something of it is in doubt still: it stays ours until this process ends, then the next one's.
+            continue
+
+
+async def _finish(migration: Migration, hosts: Mapping[str, SweepingHost]) -> str:
+    source, destination = _host(hosts, migration.source), _host(hosts, migration.destination)
+    if migration.kind == "image":
+        await destination.remove_partial(migration.destination["path"], migration.session)
+        return "the half-written image was removed"
+    cleanup = Cleanup(**migration.destination["cleanup"])
+    if migration.handed_over:
+        state = await destination.recover_destination(migration.vm, cleanup.environment["KUAKA_QMP"])
+        return f"the guest was handed over and is {state} at the destination"
+    await destination.cleanup_destination(cleanup)
+    return f"the guest is {await source.recover_source(migration.vm, migration.source['qmp'])} at the source"
+
+
+def _host(hosts: Mapping[str, SweepingHost], record: Mapping[str, Any]) -> SweepingHost:
+    try:
+        return hosts[record["host"]]
+    except KeyError:
+        raise KuakaError(f"host {record['host']} is not part of this command") from None

@@ -1,0 +1,102 @@
+"""A destination QEMU under kuaka's hand. It was started with -S, waits for a migration, and runs only when it is told to."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+from pipeline.errors import KuakaError, MigrationError, SpecError
+from pipeline.qemu.compatibility import destination_problems
+from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
+from pipeline.qemu.source_vm import set_capabilities
+
+#: A destination that `prepare` has just started answers within this time.
+_APPEAR_TIMEOUT_S = 15.0
+_APPEAR_POLL_S = 0.02
+_RESUME_TIMEOUT_S = 10.0
+#: A QEMU that was told to end has done so within this time.
+_END_TIMEOUT_S = 5.0
+
+
+class DestinationVm:
+    """One destination QEMU; `connect` first."""
+
+    def __init__(self, name: str, qmp_path: Path) -> None:
+        self._name = f"{name} (destination)"
+        self._path = qmp_path
+        self._qmp = Qmp(qmp_path, self._name)
+
+    async def connect(self) -> QemuFacts:
+        """Wait for the QMP socket, connect and check; raises `SpecError` naming all that is in the way."""
+        deadline = asyncio.get_running_loop().time() + _APPEAR_TIMEOUT_S
+        while True:
+            try:
+                await self._qmp.connect()
+                break
+            except SpecError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_APPEAR_POLL_S)
+                self._qmp = Qmp(self._path, self._name)
+        facts = await self._qmp.facts()
+        if problems := destination_problems(facts):
+            raise SpecError(f"{self._name}: {'; '.join(problems)}")
+        return facts
+
+    async def listen(self, channels: int, incoming: Path) -> None:
+        """Make QEMU wait for the gateway at `incoming`. Raises `MigrationError`."""
+        # While a migration is awaited, `stop` clears the flag that would start the guest: -S, said once more.
+        await self._qmp.execute("stop")
+        await set_capabilities(self._qmp, {"multifd": True, "return-path": True})
+        await self._qmp.execute(
+            "migrate-set-parameters", **{"multifd-channels": channels, "multifd-compression": "none"}
+        )
+        await self._qmp.execute("migrate-incoming", uri=f"unix:{incoming}")
+
+    async def resume(self) -> int:
+        """Start the guest; returns when it runs, by its host's clock in ns. Only after the hand-over was recorded.
+
+        Raises `MigrationError` when it does not start.
+        """
+        await self._qmp.execute("cont")
+        try:
+            event = await asyncio.wait_for(self._qmp.next_event("RESUME"), _RESUME_TIMEOUT_S)
+        except TimeoutError:
+            raise MigrationError(f"{self._name}: the guest was told to run and did not within {_RESUME_TIMEOUT_S:g} s") from None
+        return event_time_ns(event)
+
+    async def disconnect(self) -> None:
+        """Leave QEMU alone."""
+        await self._qmp.disconnect()
+
+
+async def remove_destination(name: str, qmp_path: Path, *, quit: bool) -> None:
+    """Make sure that no QEMU answers at `qmp_path` any more, telling it to `quit` where nobody else has.
+
+    Raises `MigrationError` when one still does: then a second guest may exist.
+    """
+    if quit and _answers(qmp_path):
+        qmp = Qmp(qmp_path, f"{name} (destination)")
+        try:
+            await qmp.connect()
+            await qmp.execute("quit")
+        except KuakaError:
+            # It may have ended before it could answer; what counts is looked at below.
+            await qmp.disconnect()
+    deadline = asyncio.get_running_loop().time() + _END_TIMEOUT_S
+    while _answers(qmp_path):
+        if asyncio.get_running_loop().time() > deadline:
+            raise MigrationError(f"{name}: the destination QEMU still answers at {qmp_path}: end it by hand")
+        await asyncio.sleep(_APPEAR_POLL_S)
+
+
+def _answers(qmp_path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.connect(str(qmp_path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            # A full backlog or a hanging QEMU: something is there.
+            return True
+    return True

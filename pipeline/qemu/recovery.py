@@ -1,0 +1,43 @@
+"""Putting a guest right after the command that migrated it has died: short QMP visits of its own.
+
+The caller has decided who owns the guest; see `fleet.sweep`.
+"""
+
+from pathlib import Path
+
+from pipeline.errors import KuakaError, SpecError
+from pipeline.qemu.qmp import Qmp
+
+#: States in which a migration leaves its source stopped; a guest that its operator paused is in state "paused" as well, so
+#: that one is resumed only if the migration itself says it completed.
+_STOPPED_BY_MIGRATION = frozenset(("postmigrate", "finish-migrate"))
+
+
+async def recover_source(vm: str, qmp_path: Path) -> str:
+    """Cancel a migration under way and let a guest run that a migration has stopped; its state, or "gone"."""
+    qmp = Qmp(qmp_path, f"{vm} (source)")
+    try:
+        await qmp.connect()
+    except SpecError:
+        return "gone"
+    try:
+        await qmp.execute("migrate_cancel")
+        status: str = (await qmp.execute("query-status"))["status"]
+        if status in _STOPPED_BY_MIGRATION:
+            await qmp.execute("cont")
+            status = (await qmp.execute("query-status"))["status"]
+        return status
+    finally:
+        await qmp.disconnect()
+
+
+async def recover_destination(vm: str, qmp_path: Path) -> str:
+    """Let a guest that was handed over run; its state. Raises `KuakaError` when it cannot be reached or does not run."""
+    async with Qmp(qmp_path, f"{vm} (destination)") as qmp:
+        status: str = (await qmp.execute("query-status"))["status"]
+        if status in ("inmigrate", "paused"):
+            await qmp.execute("cont")
+            status = (await qmp.execute("query-status"))["status"]
+        if status != "running":
+            raise KuakaError(f"{vm}: the guest was handed over but is {status} at {qmp_path}: look at it")
+        return status

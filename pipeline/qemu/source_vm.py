@@ -1,0 +1,147 @@
+"""A source QEMU under kuaka's hand: checked, set up, started, watched, and put back as it was when the migration fails."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SpecError
+from pipeline.qemu.compatibility import source_problems
+from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
+from pipeline.session import Session
+
+#: max-bandwidth counts raw bytes, so QEMU's own limit is lifted: the link is what limits.
+_UNLIMITED_BYTES_S = 10**12
+#: How often QEMU is asked when no event comes.
+_POLL_S = 0.25
+#: A QEMU whose stream was cut notices within this time, or is told to cancel.
+_NOTICE_S = 1.5
+_SET_CAPABILITIES = ("multifd", "return-path", "events")
+_ENDED = frozenset(("completed", "failed", "cancelled"))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """How the source migrates; None leaves QEMU's own value."""
+
+    channels: int
+    downtime_limit_ms: int
+    zero_page_detection: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOutcome:
+    """How the migration ended for the source; times in ns of its host's clock, `statistics` is QEMU's query-migrate."""
+
+    completed: bool
+    cancelled: bool
+    error: str | None
+    stopped_ns: int | None
+    statistics: dict[str, Any]
+
+
+class SourceVm:
+    """One source QEMU; `connect` first."""
+
+    def __init__(self, name: str, qmp_path: Path) -> None:
+        self._qmp = Qmp(qmp_path, f"{name} (source)")
+        self._capabilities_before: dict[str, bool] = {}
+        self._parameters_before: dict[str, Any] = {}
+        self._was_running = False
+        self._stopped_ns: int | None = None
+
+    async def connect(self) -> QemuFacts:
+        """Connect and check; raises `SpecError` naming all that is in the way."""
+        await self._qmp.connect()
+        facts = await self._qmp.facts()
+        if problems := source_problems(facts):
+            raise SpecError(f"{self._qmp.name}: {'; '.join(problems)}")
+        self._was_running = facts.status == "running"
+        return facts
+
+    async def configure(self, settings: SourceSettings, facts: QemuFacts) -> None:
+        """Set capabilities and parameters, remembering what they were. Raises `MigrationError`."""
+        wanted: dict[str, Any] = {
+            "multifd-channels": settings.channels,
+            "multifd-compression": "none",
+            "downtime-limit": settings.downtime_limit_ms,
+            "max-bandwidth": _UNLIMITED_BYTES_S,
+        }
+        if settings.zero_page_detection is not None:
+            if "zero-page-detection" not in facts.parameters:
+                version = ".".join(map(str, facts.version))
+                raise SpecError(f"{self._qmp.name}: QEMU {version} has no zero-page-detection: leave zeroPageDetection out")
+            wanted["zero-page-detection"] = settings.zero_page_detection
+        self._capabilities_before = {name: facts.capabilities.get(name, False) for name in _SET_CAPABILITIES}
+        self._parameters_before = {name: facts.parameters[name] for name in wanted if name in facts.parameters}
+        await set_capabilities(self._qmp, dict.fromkeys(_SET_CAPABILITIES, True))
+        await self._qmp.execute("migrate-set-parameters", **wanted)
+
+    async def start(self, gateway: Path) -> None:
+        """Let QEMU migrate into the gateway's socket. Raises `MigrationError`."""
+        await self._qmp.execute("migrate", uri=f"unix:{gateway}")
+
+    async def outcome(self, session: Session) -> SourceOutcome:
+        """Wait until QEMU says how it ended. A gateway that failed is the reason given, before QEMU's own."""
+        failing_since: float | None = None
+        while True:
+            status = await self._next_status()
+            if status in _ENDED:
+                break
+            if session.error is not None:
+                now = asyncio.get_running_loop().time()
+                failing_since = failing_since or now
+                if now - failing_since > _NOTICE_S:
+                    await self.cancel()
+                    failing_since = now
+        statistics = await self._qmp.execute("query-migrate")
+        completed = status == "completed"
+        error = None if completed else session.error or statistics.get("error-desc") or f"QEMU says {status}"
+        return SourceOutcome(completed, status == "cancelled", error, self._stopped_ns, statistics)
+
+    async def statistics(self) -> dict[str, Any]:
+        """QEMU's query-migrate, as it is."""
+        answer: dict[str, Any] = await self._qmp.execute("query-migrate")
+        return answer
+
+    async def cancel(self) -> None:
+        """Ask QEMU to give up; the guest goes on. Harmless when nothing migrates."""
+        await self._qmp.execute("migrate_cancel")
+
+    async def restore(self) -> None:
+        """After a failure: QEMU's settings as they were before."""
+        if self._capabilities_before:
+            await set_capabilities(self._qmp, self._capabilities_before)
+            await self._qmp.execute("migrate-set-parameters", **self._parameters_before)
+
+    async def resume(self) -> str:
+        """Let the guest run again if it ran before; only when the destination is known to be gone. Returns its state."""
+        status: str = (await self._qmp.execute("query-status"))["status"]
+        if self._was_running and status != "running":
+            await self._qmp.execute("cont")
+            status = (await self._qmp.execute("query-status"))["status"]
+        return status
+
+    async def disconnect(self) -> None:
+        """Leave QEMU alone."""
+        await self._qmp.disconnect()
+
+    async def _next_status(self) -> str:
+        try:
+            event: Any = await asyncio.wait_for(self._qmp.next_event("STOP", "MIGRATION"), _POLL_S)
+        except TimeoutError:
+            status: str = (await self._qmp.execute("query-migrate")).get("status", "none")
+            return status
+        if event["event"] == "STOP":
+            self._stopped_ns = event_time_ns(event)
+            return "active"
+        status = event["data"]["status"]
+        return status
+
+
+async def set_capabilities(qmp: Qmp, wanted: dict[str, bool]) -> None:
+    """Set migration capabilities by name. Raises `MigrationError`."""
+    await qmp.execute(
+        "migrate-set-capabilities",
+        capabilities=[{"capability": name, "state": state} for name, state in wanted.items()],
+    )
