@@ -27,15 +27,15 @@ another host), and a virtual machine's own setting wins over the fleet's. Whatev
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from pipeline.codecs.codec import CodecId, codec_names, parse_codec
-from pipeline.errors import UsageError
 from pipeline.wire.handshake import MAX_CHANNELS
 from pipeline.wire.tls import TlsFiles
 
@@ -47,6 +47,8 @@ _MAX_COMMAND_CHARACTERS = 64 << 10
 
 #: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
 Command = tuple[str, ...] | str
+
+Item = TypeVar("Item")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DNS_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
@@ -78,12 +80,8 @@ def _check_path(path: Path) -> Path:
 
 
 def _check_codec(text: str) -> str:
-    try:
-        parse_codec(text)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
     if text not in codec_names():
-        raise ValueError(f"codec {text!r} is unknown: write it in lower case")
+        raise ValueError(f"codec {text[:80]!r} is unknown: choose one of {', '.join(codec_names())}")
     return text
 
 
@@ -94,6 +92,16 @@ def _check_command(value: Any) -> Any:
     if not words[0].strip() or any("\0" in word for word in words) or sum(map(len, words)) > _MAX_COMMAND_CHARACTERS:
         raise ValueError("is no command that could be run: it is empty, too long or has a NUL in it")
     return value if isinstance(value, str) else tuple(words)
+
+
+def _check_count(most: int) -> Callable[[tuple[Item, ...]], tuple[Item, ...]]:
+    # min_length would be a second problem of a list whose items are all wrong: it counts those that are left.
+    def check(items: tuple[Item, ...]) -> tuple[Item, ...]:
+        if not 1 <= len(items) <= most:
+            raise ValueError(f"has {len(items)} items: give at least one and at most {most}")
+        return items
+
+    return check
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -229,10 +237,15 @@ class TransferDefaults(Model):
 class FleetSpec(TransferDefaults):
     """Hosts, machines and how they move."""
 
-    hosts: Annotated[tuple[HostSpec, ...], Field(strict=False, min_length=1, max_length=MAX_HOSTS)]
+    hosts: Annotated[
+        tuple[HostSpec, ...],
+        Field(strict=False, json_schema_extra={"minItems": 1, "maxItems": MAX_HOSTS}),
+        AfterValidator(_check_count(MAX_HOSTS)),
+    ]
     virtual_machines: Annotated[
         tuple[Annotated[VirtualMachine, Field(discriminator="kind")], ...],
-        Field(strict=False, min_length=1, max_length=MAX_VIRTUAL_MACHINES),
+        Field(strict=False, json_schema_extra={"minItems": 1, "maxItems": MAX_VIRTUAL_MACHINES}),
+        AfterValidator(_check_count(MAX_VIRTUAL_MACHINES)),
     ]
 
 

@@ -32,7 +32,6 @@ _WHAT_TO_DO = {
     "bool_type": "{value} is neither true nor false: write one of them",
     "model_type": "{value} is not a mapping of fields: write its fields below it",
     "tuple_type": "{value} is not a list: give one",
-    "too_short": "is empty: give at least one",
     "union_tag_not_found": "kind is missing: add kind: qemu or kind: image",
     "union_tag_invalid": "kind is unknown: write kind: qemu or kind: image",
     "model_attributes_type": "{value} is not a mapping of fields: write its fields below it",
@@ -119,7 +118,7 @@ def _field(location: tuple[int | str, ...]) -> str:
         location = (*location[:3], *location[4:])
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) else f".{part[:_MAX_VALUE_CHARACTERS]}"
     return path.removeprefix(".") or "document"
 
 

@@ -18,6 +18,7 @@ MAX_FILE_BYTES = 8 << 20
 MAX_DEPTH = 32
 #: With every alias written out; the largest fleet there can be has a quarter of them.
 MAX_NODES = 1_000_000
+_MAX_MESSAGE_CHARACTERS = 300
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -119,4 +120,4 @@ def _mistake(text: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    return " ".join(str(text).split())[:_MAX_MESSAGE_CHARACTERS]
