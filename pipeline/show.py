@@ -18,6 +18,7 @@ from pipeline.fleet.results import MigrationResult, exit_code, to_json
 
 #: More bars than this do not fit a screen; the rest is summed up.
 _MAX_BARS = 20
+_PIPE_COLUMNS = 200
 
 
 class Progress:
@@ -66,7 +67,9 @@ def show_results(finished: FinishedRun, *, as_json: bool) -> ExitCode:
     if as_json:
         sys.stdout.write(json.dumps(to_json(finished.results, finished.wall_s), indent=2) + "\n")
     else:
-        Console(soft_wrap=True).print(_table(finished))
+        console = Console()
+        # A pipe has no width: nothing is cut there.
+        (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(_table(finished))
         for result in finished.results:
             if result.error is not None:
                 say(f"{result.vm}: {result.error}")

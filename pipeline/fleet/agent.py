@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,8 @@ from pipeline.worker import Worker
 
 NAMESPACE = "kuaka"
 _DIRECTORY_NAME_BYTES = 3
+#: How long a worker whose agent has gone waits to be ended in order.
+_LINGER_S = 3.0
 
 
 class WorkerShell:
@@ -40,6 +43,8 @@ class WorkerShell:
 
         def serve() -> None:
             worker.serve_one()
+            # Whoever ends a run kills its actors in order; where nobody is left to do that, this ends the process.
+            time.sleep(_LINGER_S)
             os._exit(0)
 
         threading.Thread(target=serve, name="worker", daemon=True).start()

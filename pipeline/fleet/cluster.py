@@ -1,14 +1,13 @@
 """The Ray cluster under a command: joined where an address is given, else a local one, sized for a hypervisor.
 
 A hypervisor's memory is full by design and its CPUs belong to guests: few CPUs, the smallest object store, no memory monitor (it
-would kill workers at 95 %), loopback only, token authentication left on. A local cluster ends with the command; Ray leaves
+would kill workers at 95 %), token authentication left on. A local cluster ends with the command; Ray leaves
 processes behind when its head was killed, so those that were ours are ended by pid (never `ray stop`).
 """
 
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +42,6 @@ class HostPlace:
 @contextlib.contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """Join the cluster at `address` or start a local one; raises `UsageError` or `KuakaError`."""
-    # Read by the raylet at its start; the monitor would kill workers on a host that is meant to be full.
-    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     before = set(psutil.Process().children(recursive=True))
     try:
         if address is not None:
@@ -58,7 +54,6 @@ def ray_cluster(address: str | None) -> Iterator[None]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
             )
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster answers at {address}: {_first_line(error)}") from None

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from pipeline.errors import KuakaError
 from pipeline.fleet.attempts import make_attempts
-from pipeline.fleet.cluster import HostPlace, end_agents, ray_cluster, start_agents, watch_head
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.owner import Owner, is_alive, this_process
+from pipeline.fleet.ray_environment import prepare_environment
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import FleetRun, OnProgress
-from pipeline.fleet.spec import Spec, resolve
+from pipeline.fleet.spec import HostSpec, Spec, resolve
 from pipeline.fleet.sweep import sweep
+from pipeline.wire.tls import TlsFiles
 
 #: Worker processes per host unless asked otherwise.
 DEFAULT_WORKERS = 2
@@ -47,6 +48,10 @@ def run_spec(
 
     `before` runs when all agents are ready, right before the first migration; `say` gets a line now and then.
     """
+    prepare_environment(local=address is None)
+    # Only now: Ray reads its environment when it is imported.
+    from pipeline.fleet.cluster import ray_cluster
+
     owner = this_process()
     with Journal.open(state_directory(), owner) as journal, ray_cluster(address):
         return asyncio.run(_run(spec, journal, owner, workers, on_progress, say, before))
@@ -61,9 +66,12 @@ async def _run(
     say: Callable[[str], None],
     before: Callable[[], None],
 ) -> FinishedRun:
+    from pipeline.fleet.cluster import HostPlace, end_agents, start_agents, watch_head
+
     name = f"run-{owner.boot_id[:8]}-{owner.pid}-{owner.started_ticks}"
     say("starting agents and workers")
-    hosts = await start_agents(name, _places(spec), workers)
+    places = [HostPlace(host.name, host.address, host.node, tls) for host, tls in _hosts(spec)]
+    hosts = await start_agents(name, places, workers)
     run: FleetRun | None = None
     try:
         await sweep(journal, hosts, is_alive, say)
@@ -84,13 +92,14 @@ async def _run(
             await end_agents(list(hosts.values()))
 
 
-def _places(spec: Spec) -> list[HostPlace]:
-    places: dict[str, HostPlace] = {}
+def _hosts(spec: Spec) -> list[tuple[HostSpec, TlsFiles | None]]:
+    """The hosts that the spec's machines use, each once."""
+    hosts: dict[str, tuple[HostSpec, TlsFiles | None]] = {}
     for vm in spec.spec.virtual_machines:
         settings = resolve(spec, vm)
-        for host, tls in ((settings.source, settings.source_tls), (settings.destination, settings.destination_tls)):
-            places[host.name] = HostPlace(host.name, host.address, host.node, tls)
-    return list(places.values())
+        hosts[settings.source.name] = (settings.source, settings.source_tls)
+        hosts[settings.destination.name] = (settings.destination, settings.destination_tls)
+    return list(hosts.values())
 
 
 @contextlib.contextmanager
