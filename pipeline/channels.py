@@ -5,14 +5,18 @@ Whatever breaks, both ends of a channel are cut, so that the QEMU (or peer) behi
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pipeline.codecs.codec import CodecId, codec_for
 from pipeline.errors import LinkError
+from pipeline.image_channels import ImageChannelSource, ImageSink
 from pipeline.jobs import ImageSinkJob, ImageSourceJob, Job, MultifdSinkJob, MultifdSourceJob
-from pipeline.memory.pages import PAGE_BYTES
+from pipeline.memory.image_extents import ExtentDigest
+from pipeline.memory.image_source import ImageSource
+from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
 from pipeline.qemu.multifd import PAGES_PER_PACKET
 from pipeline.qemu.multifd_sink import MultifdSink
 from pipeline.qemu.multifd_source import MultifdSource
@@ -43,6 +47,8 @@ class Channel:
 
     work: Callable[["Channel"], None]
     counters: ShardCounters = field(default_factory=ShardCounters)
+    #: Of an image's extents, once `run` has ended.
+    digests: Sequence[ExtentDigest] = ()
     _ends: list[Abortable] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _aborted: bool = False
@@ -88,6 +94,10 @@ def make_channel(job: Job, descriptor: int | None) -> Channel:
             return _held(Channel(lambda channel: _run_multifd_source(channel, job, qemu)), qemu)
         case MultifdSinkJob() if sock is not None:
             return Channel(lambda channel: _run_multifd_sink(channel, job, sock))
+        case ImageSourceJob():
+            return Channel(lambda channel: _run_image_source(channel, job))
+        case ImageSinkJob() if sock is not None:
+            return Channel(lambda channel: _run_image_sink(channel, job, sock))
     raise ValueError(f"{type(job).__name__} came without its descriptor")
 
 
@@ -107,6 +117,22 @@ def _run_multifd_sink(channel: Channel, job: MultifdSinkJob, sock: socket.socket
     terms = job.terms
     sink = MultifdSink(lambda: _connect_qemu(job.qemu_socket), terms.channel, terms.channels, job.native_zero)
     _receive(channel, terms, sock, channel.hold(sink))
+
+
+def _run_image_source(channel: Channel, job: ImageSourceJob) -> None:
+    terms = job.terms
+    link = _sender(channel, terms, MAX_BATCH_PAGES * PAGE_BYTES)
+    image = ImageSource.open(Path(job.path), size_bytes=job.size_bytes, modified_ns=job.modified_ns)
+    with image:
+        source = ImageChannelSource(image, job.extent_bytes, terms.channel, terms.channels)
+        source.run(ShardSender(link, codec_for(terms.codec, terms.level), channel.counters), channel.counters)
+    channel.digests = source.digests
+
+
+def _run_image_sink(channel: Channel, job: ImageSinkJob, sock: socket.socket) -> None:
+    sink = channel.hold(ImageSink(Path(job.path), job.size_bytes, job.extent_bytes, reused=job.reused))
+    _receive(channel, job.terms, sock, sink)
+    channel.digests = sink.digests
 
 
 def _sender(channel: Channel, terms: LinkTerms, packet_bytes: int) -> LinkSender:

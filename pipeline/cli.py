@@ -76,7 +76,6 @@ def main() -> None:
         _end(ExitCode.INTERRUPTED, abandoned=False)
 
 
-
 def _end(code: ExitCode, *, abandoned: bool) -> None:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -39,6 +39,7 @@ class ImageSourceJob:
     terms: LinkTerms
     path: str
     size_bytes: int
+    modified_ns: int
     extent_bytes: int
 
 
@@ -49,6 +50,7 @@ class ImageSinkJob:
     terms: LinkTerms
     path: str
     size_bytes: int
+    extent_bytes: int
     #: Whether the file had contents before, so that zero pages must be written.
     reused: bool
 

@@ -5,7 +5,7 @@ channel never waits for a free thread, because the destination QEMU parks channe
 the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
 
 Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY: counters}},
-{"end": KEY, "error": TEXT or null, "counters": {...}}.
+{"end": KEY, "error": TEXT or null, "counters": {...}, "digests": [...]}.
 """
 
 import os
@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.channels import Channel, make_channel
 from pipeline.control import ControlChannel, listen_unix, peer_uid
 from pipeline.errors import KuakaError
+from pipeline.image_channels import encode_digests
 from pipeline.jobs import decode_job, job_key
 
 #: How often running channels report.
@@ -99,7 +100,8 @@ class _Client:
             channel.close()
             with self._lock:
                 del self._channels[key]
-            self._send({"end": key, "error": error, "counters": asdict(channel.counters)})
+            digests = encode_digests(channel.digests)
+            self._send({"end": key, "error": error, "counters": asdict(channel.counters), "digests": digests})
 
     def _abort(self, session: str) -> None:
         with self._lock:

@@ -12,16 +12,21 @@ from typing import Any
 
 from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError
+from pipeline.image_channels import decode_digests
 from pipeline.jobs import Job, encode_job, job_key
+from pipeline.memory.image_extents import ExtentDigest
 from pipeline.shard import ShardCounters
 
 #: Called once per channel, from a thread of the pool: (error or None).
 OnEnd = Callable[[str | None], None]
+#: Called before `OnEnd` for a channel of an image.
+OnDigests = Callable[[Sequence[ExtentDigest]], None]
 
 
 @dataclass(slots=True)
 class _Running:
     on_end: OnEnd
+    on_digests: OnDigests
     counters: ShardCounters
 
 
@@ -41,13 +46,15 @@ class WorkerPool:
         for member in self._members:
             threading.Thread(target=self._listen, args=(member,), name="worker reports", daemon=True).start()
 
-    def submit(self, job: Job, descriptor: int | None, on_end: OnEnd) -> ShardCounters:
+    def submit(
+        self, job: Job, descriptor: int | None, on_end: OnEnd, on_digests: OnDigests = lambda digests: None
+    ) -> ShardCounters:
         """Start a channel now; the worker gets its own copy of `descriptor`, the caller's is closed here.
 
         Returns the counters that the worker's reports keep up to date. Raises `KuakaError` when no worker is left.
         """
         key = job_key(job)
-        running = _Running(on_end, ShardCounters())
+        running = _Running(on_end, on_digests, ShardCounters())
         try:
             with self._lock:
                 alive = [member for member in self._members if not member.gone]
@@ -87,7 +94,7 @@ class WorkerPool:
             if "progress" in fields:
                 self._progress(member, fields["progress"])
             elif "end" in fields:
-                self._end(member, fields["end"], fields["error"], fields["counters"])
+                self._end(member, fields)
         with self._lock:
             member.gone = True
             lost = list(member.running.values())
@@ -101,13 +108,15 @@ class WorkerPool:
                 if key in member.running:
                     _update(member.running[key].counters, counters)
 
-    def _end(self, member: _Member, key: str, error: str | None, counters: dict[str, Any]) -> None:
+    def _end(self, member: _Member, fields: dict[str, Any]) -> None:
         with self._lock:
-            running = member.running.pop(key, None)
+            running = member.running.pop(fields["end"], None)
             if running is not None:
-                _update(running.counters, counters)
+                _update(running.counters, fields["counters"])
         if running is not None:
-            running.on_end(error)
+            if fields["digests"]:
+                running.on_digests(decode_digests(fields["digests"]))
+            running.on_end(fields["error"])
 
 
 def _update(counters: ShardCounters, fields: dict[str, Any]) -> None:

@@ -22,7 +22,17 @@ from pipeline.errors import KuakaError, MigrationError
 from pipeline.fleet.directories import runtime_directory
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.host import Host
-from pipeline.fleet.orders import Cleanup, DestinationOrder, DestinationReady, MigrationProgress, SourceOrder
+from pipeline.fleet.orders import (
+    Cleanup,
+    DestinationOrder,
+    DestinationReady,
+    ImageOutcome,
+    ImageSourceOrder,
+    ImageTargetOrder,
+    MigrationProgress,
+    SourceOrder,
+)
+from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.wire.tls import TlsFiles
@@ -179,6 +189,33 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         statistics: dict[str, Any] = await self._call(self._actor.source_statistics.remote(session_id))
         return statistics
+
+    async def inspect_image(self, path: str) -> ImageFacts:
+        """See `Host`."""
+        facts: ImageFacts = await self._call(self._actor.inspect_image.remote(path))
+        return facts
+
+    async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
+        """See `Host`."""
+        place: tuple[str, int] = await self._call(self._actor.prepare_image.remote(order))
+        return place
+
+    async def start_image(self, order: ImageSourceOrder) -> None:
+        """See `Host`."""
+        await self._call(self._actor.start_image.remote(order))
+
+    async def await_image(self, session_id: str) -> ImageOutcome:
+        """See `Host`."""
+        outcome: ImageOutcome = await self._call(self._actor.await_image.remote(session_id))
+        return outcome
+
+    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
+        """See `Host`."""
+        await self._call(self._actor.commit_image.remote(session_id, digest, mode))
+
+    async def abort_image(self, session_id: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.abort_image.remote(session_id))
 
     async def recover_source(self, vm: str, qmp: str) -> str:
         """See `Host`."""

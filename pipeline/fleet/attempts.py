@@ -1,14 +1,14 @@
-"""From a spec to migrations: one attempt per virtual machine, and what the journal is told of each."""
+"""From a spec to migrations: one attempt per virtual machine."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from pipeline.fleet.handle import HostHandle
+from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
-from pipeline.fleet.migration import GuestMigration, QemuMigration, Recorder
-from pipeline.fleet.orders import Cleanup
+from pipeline.fleet.migration import GuestMigration, QemuMigration
+from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.run import Attempt
-from pipeline.fleet.spec import QemuVm, Spec, VmSettings, resolve
+from pipeline.fleet.spec import ImageVm, QemuVm, Spec, VmSettings, resolve
 from pipeline.wire.links import STALL_TIMEOUT_S
 from pipeline.wire.tls import require_tls_or_loopback
 
@@ -20,15 +20,18 @@ def make_attempts(spec: Spec, hosts: Mapping[str, HostHandle], journal: Journal,
         settings = resolve(spec, vm)
         require_tls_or_loopback(settings.destination.address, settings.destination_tls, settings.allow_plain)
         source, destination = hosts[settings.source.name], hosts[settings.destination.name]
+        place = {"host": settings.source.name, "node": settings.source.node}
         if isinstance(vm, QemuVm):
-            attempts.append(_guest(vm, settings, source, destination, journal, run))
+            recorder = Recorder(journal, run, vm.name, "qemu", {**place, "qmp": str(vm.source.qmp)})
+            attempts.append(GuestMigration(_guest(vm, settings), source, destination, recorder))
+        else:
+            recorder = Recorder(journal, run, vm.name, "image", {**place, "path": str(vm.source.path)})
+            attempts.append(ImageMigration(_image(vm, settings), source, destination, recorder))
     return attempts
 
 
-def _guest(
-    vm: QemuVm, settings: VmSettings, source: HostHandle, destination: HostHandle, journal: Journal, run: int
-) -> GuestMigration:
-    order = QemuMigration(
+def _guest(vm: QemuVm, settings: VmSettings) -> QemuMigration:
+    return QemuMigration(
         vm.name,
         str(vm.source.qmp),
         str(vm.destination.qmp),
@@ -43,29 +46,18 @@ def _guest(
         STALL_TIMEOUT_S,
         settings.timeout_s,
     )
-    source_record = {"host": settings.source.name, "node": settings.source.node, "qmp": order.source_qmp}
-    return GuestMigration(order, source, destination, _recorder(journal, run, vm.name, source_record, settings))
 
 
-def _recorder(
-    journal: Journal, run: int, vm: str, source: Mapping[str, object], settings: VmSettings
-) -> Recorder:
-    numbers: dict[str, int] = {}
-
-    def begun(session: str, cleanup: Cleanup) -> None:
-        destination = {
-            "host": settings.destination.name,
-            "node": settings.destination.node,
-            "cleanup": asdict(cleanup),
-        }
-        numbers[session] = journal.add_migration(
-            run, vm=vm, session=session, kind="qemu", source=source, destination=destination, state="begun"
-        )
-
-    def handed_over(session: str) -> None:
-        journal.record_hand_over(numbers[session])
-
-    def finished(session: str, state: str, error: str | None) -> None:
-        journal.finish_migration(numbers[session], state, error)
-
-    return Recorder(begun, handed_over, finished)
+def _image(vm: ImageVm, settings: VmSettings) -> ImageOrder:
+    return ImageOrder(
+        vm.name,
+        str(vm.source.path),
+        str(vm.destination.path),
+        str(vm.destination.reuse) if vm.destination.reuse else None,
+        vm.destination.overwrite,
+        settings.channels,
+        settings.codec,
+        settings.level,
+        STALL_TIMEOUT_S,
+        settings.timeout_s,
+    )

@@ -107,7 +107,9 @@ async def watch_head() -> None:
 def _placement(node: str | None) -> dict[str, object]:
     """Ray options that put an actor on `node`, a node id or address. Raises `UsageError`."""
     if node is None:
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)}
+        return {
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        }
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for known in nodes:
         if known["Alive"] and node in (known["NodeID"], known["NodeManagerAddress"], known["NodeManagerHostname"]):

@@ -115,4 +115,3 @@ def _cancelled_by_signals() -> Iterator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
-

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping
 
 from pipeline.errors import MigrationError
-from pipeline.fleet.orders import Command
+from pipeline.fleet.spec import Command
 
 #: A prepare command that takes longer does not come back.
 COMMAND_TIMEOUT_S = 60.0

@@ -7,9 +7,13 @@ from pipeline.fleet.orders import (
     Cleanup,
     DestinationOrder,
     DestinationReady,
+    ImageOutcome,
+    ImageSourceOrder,
+    ImageTargetOrder,
     MigrationProgress,
     SourceOrder,
 )
+from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 
@@ -63,6 +67,24 @@ class HostHandle(Protocol):
 
     async def finish_destination(self, session_id: str) -> MigrationProgress:
         """Forget a destination."""
+
+    async def inspect_image(self, path: str) -> ImageFacts:
+        """Look at an image."""
+
+    async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
+        """Make ready for an image."""
+
+    async def start_image(self, order: ImageSourceOrder) -> None:
+        """Start sending an image."""
+
+    async def await_image(self, session_id: str) -> ImageOutcome:
+        """Wait until it was sent."""
+
+    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
+        """Give it its name."""
+
+    async def abort_image(self, session_id: str) -> None:
+        """Give it up."""
 
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
         """Remove a destination."""

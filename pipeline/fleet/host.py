@@ -20,15 +20,20 @@ from pathlib import Path
 from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, MigrationError, SpecError
 from pipeline.fleet.commands import run_command
+from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
     Cleanup,
     DestinationOrder,
     DestinationReady,
+    ImageOutcome,
+    ImageSourceOrder,
+    ImageTargetOrder,
     MigrationProgress,
     SourceOrder,
     TransferTerms,
     session_directory,
 )
+from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.destination_gateway import DestinationGateway
 from pipeline.qemu.destination_vm import DestinationVm, remove_destination
 from pipeline.qemu.recovery import recover_destination, recover_source
@@ -90,11 +95,13 @@ class Host:
         self._pool = WorkerPool(())
         self._port: LinkPort | None = None
         self._last_asked = clock()
+        self._images = ImageTransfers(self._link_terms)
 
     async def start(self, worker_sockets: Sequence[str]) -> None:
         """Connect to the workers and listen for links. Raises `KuakaError`."""
         controls = [await asyncio.to_thread(ControlChannel.connect, Path(path)) for path in worker_sockets]
         self._pool = WorkerPool(controls)
+        self._images.use(self._pool)
         self._port = LinkPort(self._address, 0, self._route)
 
     async def clock_ns(self) -> int:
@@ -123,7 +130,7 @@ class Host:
             await self.cleanup_destination(cleanup)
             raise
         destination.gateway = DestinationGateway(
-            incoming, self._link_terms(order.terms), session, self._pool, native_zero=facts.native_zero_pages
+            incoming, self._link_terms(order.terms, "", 0), session, self._pool, native_zero=facts.native_zero_pages
         )
         return DestinationReady(self._address, self._port.port, facts)
 
@@ -178,6 +185,8 @@ class Host:
                 )
             elif (destination := self._destinations.get(session_id)) is not None:
                 progress[session_id] = MigrationProgress(destination.session.totals(), destination.session.error)
+            elif (image := self._images.session(session_id)) is not None:
+                progress[session_id] = MigrationProgress(image[0].totals(), image[0].error, image[1])
         return progress
 
     async def source_statistics(self, session_id: str) -> dict[str, object]:
@@ -232,6 +241,41 @@ class Host:
         finally:
             self._remove_directory(cleanup.session)
 
+    async def inspect_image(self, path: str) -> ImageFacts:
+        """What an image on this host is. Raises `KuakaError`."""
+        self._last_asked = self._clock()
+        return await self._images.inspect(path)
+
+    async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
+        """Make ready for an image; the address and port its links go to. Raises `KuakaError`."""
+        self._last_asked = self._clock()
+        if self._port is None:
+            raise MigrationError(f"host {self.name} was not started")
+        await self._images.prepare(order)
+        return self._address, self._port.port
+
+    async def start_image(self, order: ImageSourceOrder) -> None:
+        """Start sending an image."""
+        await self._images.start(order)
+
+    async def await_image(self, session_id: str) -> ImageOutcome:
+        """Wait until an image was sent and acknowledged. Raises `MigrationError`."""
+        outcome = await self._images.outcome(session_id)
+        self._images.finish(session_id)
+        return outcome
+
+    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
+        """Give a received image its name. Raises `KuakaError`, and it has none."""
+        await self._images.commit(session_id, digest, mode)
+
+    async def abort_image(self, session_id: str) -> None:
+        """Cut an image's session here and remove what is half-written."""
+        await self._images.abort(session_id)
+
+    async def remove_partial(self, path: str, session_id: str) -> None:
+        """Remove what a dead command left of an image."""
+        await asyncio.to_thread(remove_partial, path, session_id)
+
     async def recover_source(self, vm: str, qmp: str) -> str:
         """Give up what a dead command left of a migration; the guest runs again if that had stopped it. Its state.
 
@@ -252,6 +296,7 @@ class Host:
 
     async def abandon(self) -> None:
         """Cut every session, cancel every source, clean up every destination that was not handed over."""
+        await self._images.abandon()
         for session_id, source in list(self._sources.items()):
             source.session.fail("the controller has gone")
             with contextlib.suppress(KuakaError):
@@ -274,6 +319,8 @@ class Host:
         self._pool.close()
 
     def _route(self, sock: socket.socket, preamble: Preamble) -> None:
+        if self._images.route(sock, preamble):
+            return
         destination = self._destinations.get(preamble.session.hex())
         if destination is None or destination.gateway is None:
             refuse_link(sock, self._tls, f"session {preamble.session.hex()[:8]} is not known on {self.name}")
@@ -289,7 +336,7 @@ class Host:
             await asyncio.to_thread(session.wait, _SETTLE_S)
         gateway.close()
 
-    def _link_terms(self, terms: TransferTerms, address: str = "", port: int = 0) -> LinkTerms:
+    def _link_terms(self, terms: TransferTerms, address: str, port: int) -> LinkTerms:
         return LinkTerms(
             terms.session,
             Role.MAIN,

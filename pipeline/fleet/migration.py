@@ -14,16 +14,14 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.codecs.codec import CodecId
 from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, MigrationError, SpecError
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.orders import (
-    Cleanup,
-    Command,
     DestinationOrder,
     DestinationReady,
     MigrationProgress,
@@ -31,7 +29,9 @@ from pipeline.fleet.orders import (
     TransferTerms,
     cleanup_of,
 )
+from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status
+from pipeline.fleet.spec import Command
 from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.qmp import QemuFacts
@@ -62,21 +62,10 @@ class QemuMigration:
     timeout_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorder:
-    """Where a migration writes down what must survive us. Each call returns when it is durable."""
-
-    begun: Callable[[str, Cleanup], None]
-    handed_over: Callable[[str], None]
-    finished: Callable[[str, str, str | None], None]
-
-
 class GuestMigration:
     """One attempt; `run` returns its result and never raises but for cancellation."""
 
-    def __init__(
-        self, order: QemuMigration, source: HostHandle, destination: HostHandle, recorder: Recorder
-    ) -> None:
+    def __init__(self, order: QemuMigration, source: HostHandle, destination: HostHandle, recorder: Recorder) -> None:
         self.session = secrets.token_bytes(SESSION_BYTES).hex()
         self.vm = order.vm
         self.kind = "qemu"
@@ -84,9 +73,7 @@ class GuestMigration:
         self.destination = destination
         self._order = order
         self._recorder = recorder
-        self._cleanup = cleanup_of(
-            order.vm, self.session, order.destination_qmp, destination.directory, order.cleanup
-        )
+        self._cleanup = cleanup_of(order.vm, self.session, order.destination_qmp, destination.directory, order.cleanup)
         self._ready: DestinationReady | None = None
         self._inspected: QemuFacts | None = None
         self._started = False
@@ -97,7 +84,7 @@ class GuestMigration:
 
     async def run(self) -> MigrationResult:
         """Migrate; every failure is in the result."""
-        self._recorder.begun(self.session, self._cleanup)
+        self._recorder.begun(self.session, {"host": self.destination.name, "cleanup": asdict(self._cleanup)})
         try:
             async with asyncio.timeout(self._order.timeout_s):
                 outcome = await self._until_completed()
@@ -112,7 +99,7 @@ class GuestMigration:
             ending = self._complete(outcome)
         result = await to_its_end(ending)
         if not self._in_doubt:
-            self._recorder.finished(self.session, result.status, result.error)
+            self._recorder.finished(result.status, result.error)
         return result
 
     async def _until_completed(self) -> SourceOutcome:
@@ -153,7 +140,7 @@ class GuestMigration:
 
     async def _hand_over(self, outcome: SourceOutcome) -> float | None:
         """Give the guest to the destination; the downtime in ms, None where the source guest was not running."""
-        self._recorder.handed_over(self.session)
+        self._recorder.handed_over()
         self._recorded = True
         if outcome.stopped_ns is None:
             # A guest that was paused before arrives paused: nobody asked for it to run.

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.codecs.codec import CodecId
+from pipeline.fleet.spec import Command
+from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.shard import ShardCounters
-
-#: A command as a list of words, or one string for /bin/sh.
-Command = tuple[str, ...] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,38 @@ class DestinationReady:
     address: str
     port: int
     facts: QemuFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTargetOrder:
+    """An image to be received on this host."""
+
+    vm: str
+    path: str
+    reuse: str | None
+    overwrite: bool
+    facts: ImageFacts
+    terms: TransferTerms
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSourceOrder:
+    """An image to be sent from this host to the host at `address`:`port`."""
+
+    vm: str
+    path: str
+    facts: ImageFacts
+    terms: TransferTerms
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """An image was sent: the digest that the target must have, and the counters."""
+
+    digest: bytes
+    counters: ShardCounters
 
 
 def cleanup_of(vm: str, session: str, qmp: str, directory: str, command: Command | None) -> Cleanup:

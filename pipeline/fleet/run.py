@@ -57,7 +57,9 @@ class FleetRun:
         give_up_s: float | None = None
         while pending:
             try:
-                done, _ = await asyncio.wait((*pending, watching), timeout=give_up_s, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    (*pending, watching), timeout=give_up_s, return_when=asyncio.FIRST_COMPLETED
+                )
             except asyncio.CancelledError:
                 for task in pending:
                     task.cancel()

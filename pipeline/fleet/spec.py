@@ -205,8 +205,6 @@ class QemuVm(_VirtualMachine):
     zero_page_detection: Literal["none", "legacy", "multifd"] | None = None
     #: The user that both QEMUs run as, where that is not ours.
     socket_user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    #: stream: every frame's checksum. memory: the guest is stopped and all of its memory compared, too.
-    verify: Literal["stream", "memory"] = "stream"
 
 
 class ImageVm(_VirtualMachine):

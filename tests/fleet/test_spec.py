@@ -58,11 +58,11 @@ def test_the_least_spec_has_every_default() -> None:
 
 def test_kinds_have_their_own_fields() -> None:
     live, file = spec(
-        qemu(zeroPageDetection="legacy", socketUser="libvirt-qemu", verify="memory"),
+        qemu(zeroPageDetection="legacy", socketUser="libvirt-qemu"),
         image(destination={"host": "b", "path": "/images/2", "reuse": "/images/spare", "overwrite": True}),
     ).spec.virtual_machines
     assert isinstance(live, QemuVm)
-    assert (live.zero_page_detection, live.socket_user, live.verify) == ("legacy", "libvirt-qemu", "memory")
+    assert (live.zero_page_detection, live.socket_user) == ("legacy", "libvirt-qemu")
     assert live.source.qmp == Path("/run/a.qmp")
     assert isinstance(file, ImageVm)
     assert (file.destination.reuse, file.destination.overwrite) == (Path("/images/spare"), True)
@@ -129,12 +129,10 @@ def test_a_hosts_own_tls_files_win() -> None:
         qemu(downtimeLimitMs=2_000_001),
         qemu(codec="gzip"),
         qemu(codec="ZSTD"),
-        qemu(verify="yes"),
         qemu(zeroPageDetection="auto"),
         qemu(source={"host": "a", "qmp": "run/a.qmp"}),
         qemu(source={"host": "a", "qmp": "/run/\na.qmp"}),
         qemu(source={"host": "a", "path": "/run/a.qmp"}),
-        image(verify="memory"),
         image(downtimeLimitMs=5),
         image(destination={"host": "b", "path": "/x", "overwrite": "yes"}),
         image(surprise=1),

@@ -1,0 +1,117 @@
+"""One image's migration: look at it, make room, send, and give it its name once every byte was read back and compared."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from dataclasses import dataclass
+
+from pipeline.codecs.codec import CodecId
+from pipeline.errors import DeadlineError, KuakaError
+from pipeline.fleet.handle import HostHandle
+from pipeline.fleet.migration import cancellation, to_its_end
+from pipeline.fleet.orders import ImageSourceOrder, ImageTargetOrder, TransferTerms
+from pipeline.fleet.recorder import Recorder
+from pipeline.fleet.results import MigrationResult, Status
+from pipeline.image_channels import extent_bytes_of
+from pipeline.memory.image_source import ImageFacts
+from pipeline.memory.pages import PAGE_BYTES
+from pipeline.wire.handshake import SESSION_BYTES
+
+#: An image has no downtime to hide bytes in; its windows are as large as those of a guest with QEMU's default limit.
+_WINDOW_DOWNTIME_MS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOrder:
+    """One image to be migrated."""
+
+    vm: str
+    source_path: str
+    destination_path: str
+    reuse: str | None
+    overwrite: bool
+    channels: int
+    codec: CodecId
+    level: int | None
+    stall_timeout_s: float
+    timeout_s: float | None
+
+
+class ImageMigration:
+    """One attempt; `run` returns its result and never raises."""
+
+    kind = "image"
+
+    def __init__(self, order: ImageOrder, source: HostHandle, destination: HostHandle, recorder: Recorder) -> None:
+        self.vm = order.vm
+        self.session = secrets.token_bytes(SESSION_BYTES).hex()
+        self.source = source
+        self.destination = destination
+        self._order = order
+        self._recorder = recorder
+        self._began_s = time.monotonic()
+
+    async def run(self) -> MigrationResult:
+        """Migrate; every failure is in the result."""
+        self._recorder.begun(self.session, {"host": self.destination.name, "path": self._order.destination_path})
+        try:
+            async with asyncio.timeout(self._order.timeout_s):
+                result = await self._migrate()
+        except TimeoutError:
+            error = DeadlineError(f"not finished within {self._order.timeout_s:g} s")
+            result = await to_its_end(self._undo(error, Status.FAILED))
+        except KuakaError as failure:
+            result = await to_its_end(self._undo(failure, Status.FAILED))
+        except asyncio.CancelledError as cancelled:
+            result = await to_its_end(self._undo(*cancellation(cancelled)))
+        self._recorder.finished(result.status, result.error)
+        return result
+
+    async def _migrate(self) -> MigrationResult:
+        order = self._order
+        facts = await self.source.inspect_image(order.source_path)
+        terms = self._terms(facts)
+        target = ImageTargetOrder(order.vm, order.destination_path, order.reuse, order.overwrite, facts, terms)
+        address, port = await self.destination.prepare_image(target)
+        await self.source.start_image(ImageSourceOrder(order.vm, order.source_path, facts, terms, address, port))
+        outcome = await self.source.await_image(self.session)
+        await self.destination.commit_image(self.session, outcome.digest, facts.mode)
+        counters = outcome.counters
+        return MigrationResult(
+            order.vm,
+            self.kind,
+            Status.COMPLETED,
+            verified=True,
+            wrong_pages=0,
+            total_ms=self._elapsed_ms(),
+            pages=counters.pages,
+            zero_pages=counters.zero_pages,
+            raw_bytes=counters.pages * PAGE_BYTES,
+            wire_bytes=counters.wire_bytes,
+            codec_pages=counters.codec_pages,
+        )
+
+    async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
+        for host in (self.source, self.destination):
+            # A host that has died has nothing running; what it left half-written is for the next command's sweep.
+            with contextlib.suppress(KuakaError):
+                await host.abort_image(self.session)
+        return MigrationResult(
+            self.vm, self.kind, status, total_ms=self._elapsed_ms(), error=str(error), exit_code=error.exit_code
+        )
+
+    def _terms(self, facts: ImageFacts) -> TransferTerms:
+        order = self._order
+        extents = -(-facts.size_bytes // extent_bytes_of(facts.size_bytes))
+        return TransferTerms(
+            self.session,
+            max(1, min(order.channels, extents)),
+            order.codec,
+            order.level,
+            _WINDOW_DOWNTIME_MS,
+            order.stall_timeout_s,
+        )
+
+    def _elapsed_ms(self) -> float:
+        return round((time.monotonic() - self._began_s) * 1e3, 1)
