@@ -1,7 +1,7 @@
-"""Control messages between a gateway and its workers: JSON objects over a unix SEQPACKET socket, each with at most one descriptor.
+"""Control messages between a gateway and its workers: JSON over a unix SEQPACKET socket, at most one descriptor each.
 
-SEQPACKET keeps message borders, and SCM_RIGHTS hands a QEMU's connection from the process that accepted it to the one that
-serves it. The listening socket is 0600 and the peer's user is checked, so a message comes from kuaka itself.
+SEQPACKET keeps message borders, and SCM_RIGHTS hands a QEMU's connection from the process that accepted it to the one
+that serves it. The listening socket is 0600 and the peer's user is checked, so a message comes from kuaka itself.
 """
 
 import array
@@ -74,7 +74,8 @@ class ControlChannel:
 def listen_unix(path: Path, kind: socket.SocketKind, backlog: int, owner_uid: int | None = None) -> socket.socket:
     """A listening unix socket of mode 0600, owned by `owner_uid` where given. A dead socket in its place is replaced.
 
-    The socket is made under another name and moved into place, so it never exists with a wider mode. Raises `KuakaError`.
+    The socket is made under another name and moved into place, so it never exists with a wider mode. Raises
+    `KuakaError`.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     making = path.with_name(f".{path.name}.{os.getpid()}")

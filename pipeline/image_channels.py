@@ -1,7 +1,7 @@
 """Images over the shard: one channel's share of the extents, read at the source and placed at the destination.
 
-Channel c of n sends extents c, c + n, c + 2n, ... each as its pages and then an EXTENT frame with the digest of all its bytes. A
-hole is an EXTENT frame alone. The destination reads every extent back before it acknowledges that frame.
+Channel c of n sends extents c, c + n, c + 2n, ... each as its pages and then an EXTENT frame with the digest of all
+its bytes. A hole is an EXTENT frame alone. The destination reads every extent back before it acknowledges that frame.
 """
 
 from collections.abc import Sequence

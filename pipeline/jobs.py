@@ -1,7 +1,7 @@
 """What a worker process is told to do: plain data, sent as JSON over its control socket with at most one descriptor.
 
-The gateways make jobs and the worker runs them; neither knows the other. A job is one channel's work. Control sockets are of
-this host and this user only, so a job is trusted to be well-meant, and still parsed by type.
+The gateways make jobs and the worker runs them; neither knows the other. A job is one channel's work. Control sockets
+are of this host and this user only, so a job is trusted to be well-meant, and still parsed by type.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ class MultifdSinkJob:
 
 @dataclass(frozen=True, slots=True)
 class ImageSourceJob:
-    """Send this channel's share of the image at `path`: extents channel, channel + channels, ... of `extent_bytes` each."""
+    """Send this channel's share of an image: extents channel, channel + channels, ... of `extent_bytes` each."""
 
     terms: LinkTerms
     path: str

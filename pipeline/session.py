@@ -1,7 +1,8 @@
 """One migration's life at one host: its parts, the first thing that went wrong, and its end.
 
-A session has parts (the main stream each way, every channel). It ends well when it was closed for new parts and all of them have
-ended well; the first failing part fails it at once, and everything it holds is cut so that both QEMUs notice.
+A session has parts (the main stream each way, every channel). It ends well when it was closed for new parts and all
+of them have ended well; the first failing part fails it at once, and everything it holds is cut so that both QEMUs
+notice.
 """
 
 import threading

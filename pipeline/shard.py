@@ -1,9 +1,9 @@
 """The hot path, once, for every source and sink: scan -> encode -> send, and receive -> decode -> place.
 
-A shard is a worker's share of a VM: one or more channels, each served by one thread here. A source hands over pages as it reads
-them (a multifd packet, a piece of an image); a sink is told what to write where, in the order of the channel, and the frame is
-acknowledged only after the sink has returned. Per batch this runs a fixed number of Python steps, whatever the number of
-pages; all that touches page bytes is vectorised or releases the GIL.
+A shard is a worker's share of a VM: one or more channels, each served by one thread here. A source hands over pages
+as it reads them (a multifd packet, a piece of an image); a sink is told what to write where, in the order of the
+channel, and the frame is acknowledged only after the sink has returned. Per batch this runs a fixed number of Python
+steps, whatever the number of pages; all that touches page bytes is vectorised or releases the GIL.
 """
 
 from dataclasses import dataclass, field

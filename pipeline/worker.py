@@ -1,11 +1,11 @@
-"""A worker: the process whose threads move page bytes. One thread per channel and direction, as many as there are channels.
+"""A worker: the process whose threads move page bytes, one thread per channel and direction, however many channels.
 
-It listens on a control socket, takes jobs with their descriptors, and reports each job's progress and end to whoever sent it. A
-channel never waits for a free thread, because the destination QEMU parks channels at SYNC until all others arrive. When
-the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
+It listens on a control socket, takes jobs with their descriptors, and reports each job's progress and end to whoever
+sent it. A channel never waits for a free thread, because the destination QEMU parks channels at SYNC until all others
+arrive. When the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
 
-Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY: counters}},
-{"end": KEY, "error": TEXT or null, "counters": {...}, "digests": [...]}.
+Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY:
+counters}}, {"end": KEY, "error": TEXT or null, "counters": {...}, "digests": [...]}.
 """
 
 import os

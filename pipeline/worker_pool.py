@@ -1,7 +1,7 @@
 """The gateway's side of its workers: which of them takes a channel, and what became of it.
 
-A channel goes to the worker with the fewest live channels and starts at once: there is no queue, so no channel waits for
-another. A worker that dies ends all its channels with an error.
+A channel goes to the worker with the fewest live channels and starts at once: there is no queue, so no channel waits
+for another. A worker that dies ends all its channels with an error.
 """
 
 import os

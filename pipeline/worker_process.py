@@ -1,7 +1,7 @@
 """A worker as a process of its own: `python -m pipeline.worker_process CONTROL_SOCKET`.
 
-Stand-alone gateways start their workers this way (under Ray a worker is an actor around the same class). It listens, serves
-the one gateway that started it, and ends when that gateway does.
+Stand-alone gateways start their workers this way (under Ray a worker is an actor around the same class). It listens,
+serves the one gateway that started it, and ends when that gateway does.
 """
 
 import subprocess

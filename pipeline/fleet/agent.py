@@ -1,8 +1,9 @@
 """The Ray shells of a host: its agent actor, its worker actors, and the handle by which a controller calls an agent.
 
-A shell turns calls into calls and exceptions into ours; what it wraps runs without Ray in the tests. Actors are detached and named
-after the run that made them, because Ray would kill them with whoever created them; they end themselves when their controller
-has gone, and the run that made them ends them otherwise. Page bytes never pass through here.
+A shell turns calls into calls and exceptions into ours; what it wraps runs without Ray in the tests. Actors are
+detached and named after the run that made them, because Ray would kill them with whoever created them; they end
+themselves when their controller has gone, and the run that made them ends them otherwise. Page bytes never pass
+through here.
 """
 
 import asyncio

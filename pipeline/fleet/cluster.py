@@ -1,8 +1,8 @@
 """The Ray cluster under a command: joined where an address is given, else a local one, sized for a hypervisor.
 
-A hypervisor's memory is full by design and its CPUs belong to guests: few CPUs, the smallest object store, no memory monitor (it
-would kill workers at 95 %), token authentication left on. A local cluster ends with the command; Ray leaves
-processes behind when its head was killed, so those that were ours are ended by pid (never `ray stop`).
+A hypervisor's memory is full by design and its CPUs belong to guests: few CPUs, the smallest object store, no memory
+monitor (it would kill workers at 95 %), token authentication left on. A local cluster ends with the command; Ray
+leaves processes behind when its head was killed, so those that were ours are ended by pid (never `ray stop`).
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Running a VM's `prepare` and `cleanup` commands on its destination host.
 
-The commands are the operator's: they start a fresh destination QEMU for an attempt, and remove it. They get the paths they need in
-their environment and may leave processes behind (that is what `prepare` is for), so only the command itself is waited for.
+The commands are the operator's: they start a fresh destination QEMU for an attempt, and remove it. They get the paths
+they need in their environment and may leave processes behind (that is what `prepare` is for), so only the command
+itself is waited for.
 """
 
 import asyncio

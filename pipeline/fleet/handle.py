@@ -1,4 +1,4 @@
-"""How the controller reaches a host: the same calls whether the host is an actor on another machine or an object in a test."""
+"""How the controller reaches a host: the same calls, be it an actor on another machine or an object in a test."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

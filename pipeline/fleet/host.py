@@ -1,8 +1,8 @@
-"""One host's part in migrations: gateways, QMP, workers and the operator's commands. No Ray here; `fleet.agent` wraps it.
+"""One host's part in migrations: gateways, QMP, workers and the operator's commands. `fleet.agent` is its Ray shell.
 
-The host does what it is told, one migration at a time per session, and decides nothing about a guest's fate but this: a session
-that fails is cut at once, so the source QEMU goes on by itself; and when nobody has asked for anything for `ORPHAN_S`, the
-controller is gone, every session is cut and every destination that was not handed over is cleaned up.
+The host does what it is told, one migration at a time per session, and decides nothing about a guest's fate but this:
+a session that fails is cut at once, so the source QEMU goes on by itself; and when nobody has asked for anything for
+`ORPHAN_S`, the controller is gone, every session is cut and every destination that was not handed over is cleaned up.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ from pipeline.fleet.orders import (
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.destination_gateway import DestinationGateway
 from pipeline.qemu.destination_vm import DestinationVm, remove_destination
-from pipeline.qemu.recovery import recover_destination, recover_source
 from pipeline.qemu.qmp import QemuFacts
+from pipeline.qemu.recovery import recover_destination, recover_source
 from pipeline.qemu.source_gateway import SourceGateway
 from pipeline.qemu.source_vm import SourceOutcome, SourceSettings, SourceVm
 from pipeline.session import Session
@@ -74,7 +74,7 @@ class _Destination:
 
 
 class Host:
-    """A host's migrations. Everything runs on one asyncio loop; page bytes and streams have threads and processes of their own."""
+    """A host's migrations, on one asyncio loop; page bytes and streams have threads and processes of their own."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Host:
                 await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, cleanup.environment)
             facts = await destination.vm.connect()
             await destination.vm.listen(order.terms.channels, incoming)
-            incoming.chmod(0o600)
+            os.chmod(incoming, 0o600)  # noqa: PTH101 - one call on a file that exists, nothing to wait for
         except BaseException:
             await self.cleanup_destination(cleanup)
             raise
@@ -204,7 +204,7 @@ class Host:
         await self._source(session_id).vm.cancel()
 
     async def resume_source(self, session_id: str) -> str:
-        """After a failure, with the destination known to be gone: settings restored, the guest runs if it ran. Its state."""
+        """After a failure, the destination known to be gone: settings restored, the guest runs if it ran. Its state."""
         vm = self._source(session_id).vm
         await vm.restore()
         return await vm.resume()
@@ -228,7 +228,7 @@ class Host:
         return MigrationProgress(destination.session.totals(), destination.session.error)
 
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
-        """Remove an attempt's destination. When this returns it is gone; raises `MigrationError` when that is not sure."""
+        """Remove a destination: it is gone when this returns. Raises `MigrationError` when that is not sure."""
         destination = self._destinations.pop(cleanup.session, None)
         if destination is not None:
             destination.session.fail("the destination is being cleaned up")
@@ -237,7 +237,7 @@ class Host:
         try:
             if cleanup.command is not None:
                 await run_command(f"{cleanup.vm}: cleanup on {self.name}", cleanup.command, cleanup.environment)
-            await remove_destination(cleanup.vm, Path(cleanup.environment["KUAKA_QMP"]), quit=cleanup.command is None)
+            await remove_destination(cleanup.vm, Path(cleanup.environment["KUAKA_QMP"]), end_it=cleanup.command is None)
         finally:
             self._remove_directory(cleanup.session)
 
@@ -284,7 +284,7 @@ class Host:
         return await recover_source(vm, Path(qmp))
 
     async def recover_destination(self, vm: str, qmp: str) -> str:
-        """Let a guest run that a dead command had handed over. Its state; raises `KuakaError` when it cannot be reached."""
+        """Let a guest run that a dead command had handed over; its state. Raises `KuakaError` if it cannot."""
         return await recover_destination(vm, Path(qmp))
 
     async def watch_for_orphans(self) -> None:

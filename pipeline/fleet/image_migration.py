@@ -1,4 +1,4 @@
-"""One image's migration: look at it, make room, send, and give it its name once every byte was read back and compared."""
+"""One image's migration: look at it, make room, send, and give it its name once every byte was read back."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Images at one host: what `fleet.host` does for memory images, source or target, over the same workers, links and sessions."""
+"""Images at one host: what `fleet.host` does for them, source or target, over the same workers, links and sessions."""
 
 import asyncio
 import contextlib

@@ -6,8 +6,8 @@ The order of steps is what keeps one guest one:
       -> the hand-over is RECORDED -> the destination is told to run
 
 Before the record the source owns the guest: on any failure the destination is removed, and only when it is known to be
-gone is a stopped source told to run again. After the record the destination owns it; the source may get it back only when the
-destination was removed for certain. When neither is certain, neither is started, and the error says so.
+gone is a stopped source told to run again. After the record the destination owns it; the source may get it back only
+when the destination was removed for certain. When neither is certain, neither is started, and the error says so.
 """
 
 import asyncio

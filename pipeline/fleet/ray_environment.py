@@ -1,8 +1,8 @@
 """Ray's settings that it takes from the environment, most of them when it is imported or when a raylet starts.
 
-On loopback: a cluster that a command starts for itself is nobody else's business, so its servers listen on 127.0.0.1 only. Ray has no
-public switch for that on Linux (a node address of 127.0.0.1 is replaced by the machine's); the one that its macOS build uses for
-the same purpose does it.
+On loopback: a cluster that a command starts for itself is nobody else's business, so its servers listen on 127.0.0.1
+only. Ray has no public switch for that on Linux (a node address of 127.0.0.1 is replaced by the machine's); the one
+that its macOS build uses for the same purpose does it.
 """
 
 import os
@@ -11,7 +11,7 @@ import os
 def prepare_environment(*, local: bool) -> None:
     """Set what Ray is to find; call it before Ray is imported. `local`: for a cluster of this command's own."""
     # A hypervisor's memory is meant to be full; the monitor would kill workers at 95 %.
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    settings = {"RAY_memory_monitor_refresh_ms": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     if local:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ.update(settings)

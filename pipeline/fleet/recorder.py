@@ -1,7 +1,7 @@
 """What the journal is told of one migration, and when.
 
-Begun before anything is touched, with all that a clean-up needs; handed over before the destination runs; finished when nothing
-is left to be cleaned up.
+Begun before anything is touched, with all that a clean-up needs; handed over before the destination runs; finished
+when nothing is left to be cleaned up.
 """
 
 from collections.abc import Mapping

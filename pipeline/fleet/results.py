@@ -20,9 +20,9 @@ class Status(StrEnum):
 class MigrationResult:
     """One migration; times in milliseconds, None where nothing was measured.
 
-    `downtime_ms` is destination RESUME minus source STOP, `qemu_downtime_ms` what the source QEMU says. `pages` counts every
-    page that travelled, `zero_pages` QEMU's duplicates plus those kuaka found. `verified` is True when all memory was
-    compared (image: digest), None when that was not asked for.
+    `downtime_ms` is destination RESUME minus source STOP, `qemu_downtime_ms` what the source QEMU says. `pages`
+    counts every page that travelled, `zero_pages` QEMU's duplicates plus those kuaka found. `verified` is True when
+    all memory was compared (image: digest), None when that was not asked for.
     """
 
     vm: str

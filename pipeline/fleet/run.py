@@ -1,7 +1,8 @@
 """A run: every migration of a spec at the same time, watched until the last has ended.
 
-The run polls the hosts for progress, which is also the sign by which they know that somebody is still there, and ends everything
-when the cluster's head has gone. It keeps the journal: what is in there and not finished is what the next command sweeps.
+The run polls the hosts for progress, which is also the sign by which they know that somebody is still there, and ends
+everything when the cluster's head has gone. It keeps the journal: what is in there and not finished is what the next
+command sweeps.
 """
 
 import asyncio
@@ -44,11 +45,12 @@ class FleetRun:
         self._attempts = attempts
         self._on_progress = on_progress
         self._watch = watch
-        #: Whether `run` gave up waiting for a migration that does not answer; the process should end without asyncio's manners.
+        #: Whether `run` gave up waiting for a migration that does not answer; the process should end without
+        #: asyncio's manners.
         self.abandoned = False
 
     async def run(self) -> list[MigrationResult]:
-        """Run all; results in the order of the attempts. Cancellation cancels every migration and still returns results."""
+        """Run all; results in the attempts' order. Cancellation cancels every migration and still returns results."""
         tasks = [asyncio.create_task(attempt.run(), name=attempt.vm) for attempt in self._attempts]
         polling = asyncio.create_task(self._poll())
         watching = asyncio.create_task(self._watch())

@@ -1,8 +1,8 @@
-"""Cleaning up after commands that died: every unfinished migration in the journal is brought to an end, through the agents.
+"""Cleaning up after commands that died: every unfinished migration in the journal is brought to its end by the agents.
 
-The rule is that of `fleet.migration`. Not handed over: the destination is removed, and once it is gone for certain the source
-runs again if the migration had stopped it. Handed over: the destination owns the guest; if it is there it is told to run, and
-the source is left stopped. What cannot be decided stays in the journal for the next command.
+The rule is that of `fleet.migration`. Not handed over: the destination is removed, and once it is gone for certain
+the source runs again if the migration had stopped it. Handed over: the destination owns the guest; if it is there it
+is told to run, and the source is left stopped. What cannot be decided stays in the journal for the next command.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Whether one QEMU can migrate into another through kuaka: pure checks on the facts both reported.
 
 Every rule here is one that QEMU enforces late, silently or not at all: a uuid that differs fails every channel after it
-has opened, another machine type fails while the guest is stopped, and a destination that starts by itself can make two of
-one guest (reference: QEMU multifd_recv_initial_packet, savevm configuration, migration_completion).
+has opened, another machine type fails while the guest is stopped, and a destination that starts by itself can make
+two of one guest (reference: QEMU multifd_recv_initial_packet, savevm configuration, migration_completion).
 """
 
 from collections.abc import Mapping

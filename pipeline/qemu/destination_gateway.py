@@ -1,7 +1,8 @@
 """The gateway in front of a destination QEMU that waits at `migrate-incoming unix:PATH`.
 
-QEMU up to 7.2 takes its first connection for the main channel, later ones peek at the first bytes and block their main loop until
-some are there. So the main channel is connected when its first bytes have arrived, and multifd channels wait for that.
+QEMU up to 7.2 takes its first connection for the main channel, later ones peek at the first bytes and block their
+main loop until some are there. So the main channel is connected when its first bytes have arrived, and multifd
+channels wait for that.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ class DestinationGateway:
             self._qemu.close()
 
     def route(self, sock: socket.socket, preamble: Preamble) -> None:
-        """Serve one link, on the calling thread as long as it is ours. Raises `KuakaError` for one that cannot be taken."""
+        """Serve one link, on the calling thread while it is ours. Raises `KuakaError` for one that cannot be taken."""
         with self._lock:
             if (preamble.role, preamble.channel) in self._arrived:
                 raise WireError(f"link {preamble.role.name} {preamble.channel} arrived twice")

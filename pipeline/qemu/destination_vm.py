@@ -1,4 +1,4 @@
-"""A destination QEMU under kuaka's hand. It was started with -S, waits for a migration, and runs only when it is told to."""
+"""A destination QEMU under kuaka's hand: started with -S, it waits for a migration and runs only when it is told to."""
 
 import asyncio
 import socket
@@ -61,7 +61,9 @@ class DestinationVm:
         try:
             event = await asyncio.wait_for(self._qmp.next_event("RESUME"), _RESUME_TIMEOUT_S)
         except TimeoutError:
-            raise MigrationError(f"{self._name}: the guest was told to run and did not within {_RESUME_TIMEOUT_S:g} s") from None
+            raise MigrationError(
+                f"{self._name}: told to run, the guest did not within {_RESUME_TIMEOUT_S:g} s"
+            ) from None
         return event_time_ns(event)
 
     async def disconnect(self) -> None:
@@ -69,12 +71,12 @@ class DestinationVm:
         await self._qmp.disconnect()
 
 
-async def remove_destination(name: str, qmp_path: Path, *, quit: bool) -> None:
-    """Make sure that no QEMU answers at `qmp_path` any more, telling it to `quit` where nobody else has.
+async def remove_destination(name: str, qmp_path: Path, *, end_it: bool) -> None:
+    """Make sure that no QEMU answers at `qmp_path` any more, telling it to end (`end_it`) where nobody else has.
 
     Raises `MigrationError` when one still does: then a second guest may exist.
     """
-    if quit and _answers(qmp_path):
+    if end_it and _answers(qmp_path):
         qmp = Qmp(qmp_path, f"{name} (destination)")
         try:
             await qmp.connect()

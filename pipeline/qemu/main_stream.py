@@ -1,7 +1,8 @@
 """QEMU's main channel, forwarded byte for byte, one direction per link.
 
-Forward: what QEMU writes becomes BYTES frames; its end of stream becomes END. Backward: BYTES are written to QEMU, END closes
-QEMU's reading side and leaves the other direction open (half-close). A link that is cut never looks like an END.
+Forward: what QEMU writes becomes BYTES frames; its end of stream becomes END. Backward: BYTES are written to QEMU,
+END closes QEMU's reading side and leaves the other direction open (half-close). A link that is cut never looks like
+an END.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from pipeline.wire.sockets import SocketTransport, poll_readable
 CHUNK_BYTES = 128 << 10
 _IDLE_CHECK_S = 1.0
 
-#: Looks at the bytes before they are forwarded and returns those that may go now; raises `WireError` to refuse the stream.
+#: Looks at the bytes before they are forwarded and returns those that may go now; raises `WireError` to refuse the
+#: stream.
 Inspect = Callable[[bytes], bytes]
 
 

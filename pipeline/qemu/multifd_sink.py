@@ -1,11 +1,11 @@
 """A destination QEMU's multifd channel: batches written as packets it accepts.
 
-Zero pages become native zero_pages entries towards QEMU >= 9.0; older ones ignore that field, so they get 4 KiB of zeros.
-Same-filled pages are expanded, and a batch becomes one packet of at most 128 pages.
+Zero pages become native zero_pages entries towards QEMU >= 9.0; older ones ignore that field, so they get 4 KiB of
+zeros. Same-filled pages are expanded, and a batch becomes one packet of at most 128 pages.
 
-A destination that has finished closes its channels while empty packets may still be on their way (QEMU migration/multifd.c,
-multifd_recv_terminate_threads). So a failing write of a barrier is remembered, not raised; pages that cannot be written always
-are an error. Success is what the main channel's return path says, not a closed channel.
+A destination that has finished closes its channels while empty packets may still be on their way (QEMU
+migration/multifd.c, multifd_recv_terminate_threads). So a failing write of a barrier is remembered, not raised; pages
+that cannot be written always are an error. Success is what the main channel's return path says, not a closed channel.
 """
 
 from collections.abc import Callable

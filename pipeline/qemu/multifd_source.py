@@ -1,8 +1,8 @@
 """A source QEMU's multifd channel, read packet by packet into a shard.
 
-SYNC is split from the data it may ride on: data first, then a barrier of its own. Packets without pages and without SYNC (they
-follow a SYNC that had data, up to 8.2) say nothing and end here. Device-state packets go through as bytes. The end of
-the channel at a packet's border is the source's way to say it is done; anywhere else it is a failure.
+SYNC is split from the data it may ride on: data first, then a barrier of its own. Packets without pages and without
+SYNC (they follow a SYNC that had data, up to 8.2) say nothing and end here. Device-state packets go through as bytes.
+The end of the channel at a packet's border is the source's way to say it is done; anywhere else it is a failure.
 """
 
 import numpy as np

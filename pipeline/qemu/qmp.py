@@ -1,4 +1,4 @@
-"""Talking to a QEMU by QMP: the `qemu.qmp` library, with errors a user can act on and the facts a migration is checked by."""
+"""Talking to a QEMU by QMP: the `qemu.qmp` library, errors a user can act on, the facts a migration is checked by."""
 
 import asyncio
 import os

@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.errors import KuakaError, SpecError
 from pipeline.qemu.qmp import Qmp
 
-#: States in which a migration leaves its source stopped; a guest that its operator paused is in state "paused" as well, so
-#: that one is resumed only if the migration itself says it completed.
+#: States in which a migration leaves its source stopped; a guest that its operator paused is in state "paused" as
+#: well, so that one is resumed only if the migration itself says it completed.
 _STOPPED_BY_MIGRATION = frozenset(("postmigrate", "finish-migrate"))
 
 
@@ -32,7 +32,7 @@ async def recover_source(vm: str, qmp_path: Path) -> str:
 
 
 async def recover_destination(vm: str, qmp_path: Path) -> str:
-    """Let a guest that was handed over run; its state. Raises `KuakaError` when it cannot be reached or does not run."""
+    """Let a guest that was handed over run; its state. Raises `KuakaError` when it cannot be reached or told."""
     async with Qmp(qmp_path, f"{vm} (destination)") as qmp:
         status: str = (await qmp.execute("query-status"))["status"]
         if status in ("inmigrate", "paused"):

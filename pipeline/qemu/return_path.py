@@ -1,8 +1,8 @@
 """QEMU's return path, read along while it is forwarded. Sans-I/O.
 
-Messages from the destination: be16 type, be16 length, data (QEMU migration/savevm.c, migrate_send_rp_message). SHUT (1) carries be32
-0 when the destination has loaded everything: with it the source declares the migration completed. A gateway that runs stand-alone
-learns from it how the migration went.
+Messages from the destination: be16 type, be16 length, data (QEMU migration/savevm.c, migrate_send_rp_message). SHUT
+(1) carries be32 0 when the destination has loaded everything: with it the source declares the migration completed. A
+gateway that runs stand-alone learns from it how the migration went.
 """
 
 import struct

@@ -1,8 +1,9 @@
 """The gateway a source QEMU migrates into: `migrate unix:PATH`.
 
-QEMU opens its main channel and N multifd channels in no order that could be relied on, so every connection is classified by its
-first bytes. Multifd connections are handed to workers, our copy closed; the main channel is forwarded here. Two links carry it,
-one each way, opened before anything else so that the destination knows the session.
+QEMU opens its main channel and N multifd channels in no order that could be relied on, so every connection is
+classified by its first bytes. Multifd connections are handed to workers, our copy closed; the main channel is
+forwarded here. Two links carry it, one each way, opened before anything else so that the destination knows the
+session.
 
 Refused, with what to set instead: TLS of QEMU's own, multifd compression (by the worker, at the first packet), a stream
 without return-path, postcopy together with multifd, COLO.
@@ -47,7 +48,7 @@ class SourceGateway:
         pool: WorkerPool,
         socket_uid: int | None = None,
     ) -> None:
-        """`terms` are those of the main link; `socket_uid` is the user QEMU runs as, if not ours. Raises `KuakaError`."""
+        """`terms` are the main link's; `socket_uid` is the user QEMU runs as, if not ours. Raises `KuakaError`."""
         self.session = session
         self.socket_path = socket_path
         self._terms = terms

@@ -1,4 +1,4 @@
-"""A source QEMU under kuaka's hand: checked, set up, started, watched, and put back as it was when the migration fails."""
+"""A source QEMU under kuaka's hand: checked, set up, started, watched, and put back as it was when migration fails."""
 
 import asyncio
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class SourceVm:
         if settings.zero_page_detection is not None:
             if "zero-page-detection" not in facts.parameters:
                 version = ".".join(map(str, facts.version))
-                raise SpecError(f"{self._qmp.name}: QEMU {version} has no zero-page-detection: leave zeroPageDetection out")
+                raise SpecError(f"{self._qmp.name}: QEMU {version} has no zero-page-detection: leave it out")
             wanted["zero-page-detection"] = settings.zero_page_detection
         self._capabilities_before = {name: facts.capabilities.get(name, False) for name in _SET_CAPABILITIES}
         self._parameters_before = {name: facts.parameters[name] for name in wanted if name in facts.parameters}
@@ -115,7 +115,7 @@ class SourceVm:
             await self._qmp.execute("migrate-set-parameters", **self._parameters_before)
 
     async def resume(self) -> str:
-        """Let the guest run again if it ran before; only when the destination is known to be gone. Returns its state."""
+        """Let the guest run again if it ran before; only once the destination is known to be gone. Its state."""
         status: str = (await self._qmp.execute("query-status"))["status"]
         if self._was_running and status != "running":
             await self._qmp.execute("cont")
@@ -130,13 +130,11 @@ class SourceVm:
         try:
             event: Any = await asyncio.wait_for(self._qmp.next_event("STOP", "MIGRATION"), _POLL_S)
         except TimeoutError:
-            status: str = (await self._qmp.execute("query-migrate")).get("status", "none")
-            return status
+            return str((await self._qmp.execute("query-migrate")).get("status", "none"))
         if event["event"] == "STOP":
             self._stopped_ns = event_time_ns(event)
             return "active"
-        status = event["data"]["status"]
-        return status
+        return str(event["data"]["status"])
 
 
 async def set_capabilities(qmp: Qmp, wanted: dict[str, bool]) -> None:

@@ -29,6 +29,7 @@ from pipeline.wire.frames import (
     encode_plain,
     parse_head,
 )
+from pipeline.wire.pacing import Pacer
 from pipeline.wire.sockets import Transport, poll_readable
 from pipeline.wire.window import Window
 
@@ -40,6 +41,8 @@ _REJECTED = 2**64 - 1
 _ACK = struct.Struct(">Q")
 _MAX_REASON_BYTES = 1000
 _ACK_READ_BYTES = 4096
+#: poll counts whole milliseconds.
+_POLL_GRAIN_NS = 1_000_000
 #: A table's most: 255 bytes of name, and per page number, kind, length and fill word.
 _MAX_TABLE_BYTES = 255 + 17 * MAX_BATCH_PAGES
 
@@ -54,11 +57,14 @@ class LinkSender:
         peer: str,
         *,
         stall_timeout_s: float = STALL_TIMEOUT_S,
+        pacer: Pacer | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
+        """`pacer` caps what leaves; None sends as fast as the window lets it."""
         self.transport = transport
         self.window = window
         self.peer = peer
+        self._pacer = pacer
         self._clock = clock
         self._stall_timeout_s = stall_timeout_s
         # Reads follow a poll, so this only ends those of a record of which not all bytes arrived.
@@ -107,6 +113,7 @@ class LinkSender:
         while not self.window.may_send(frame.wire_bytes):
             self.window.held_back()
             self._await_acknowledgement()
+        self._await_turn(frame.wire_bytes)
         self.window.sent(self._sequence, frame.wire_bytes, self._clock())
         self._sequence += 1
         try:
@@ -116,6 +123,17 @@ class LinkSender:
             self.take_acknowledgements()
             raise
         self.wire_bytes += frame.wire_bytes
+
+    def _await_turn(self, wire_bytes: int) -> None:
+        """Wait until the rate lets the frame leave, ending at once when the link does."""
+        if self._pacer is None:
+            return
+        leave_ns = self._pacer.leave_ns(wire_bytes, self._clock())
+        while (wait_ns := leave_ns - self._clock()) > 0:
+            if wait_ns < _POLL_GRAIN_NS:
+                time.sleep(wait_ns / 1e9)
+            elif poll_readable((self.transport,), wait_ns / 1e9):
+                self.take_acknowledgements()
 
     def _await_acknowledgement(self) -> None:
         if not self.transport.readable() and not poll_readable((self.transport,), self._stall_timeout_s):

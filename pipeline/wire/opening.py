@@ -26,6 +26,7 @@ from pipeline.wire.handshake import (
     parse_hello,
     parse_preamble,
 )
+from pipeline.wire.pacing import Pacer
 from pipeline.wire.sockets import SocketTransport, Transport
 from pipeline.wire.tls import TlsFiles, accept_tls, connect_tls
 
@@ -53,6 +54,15 @@ class LinkTerms:
     downtime_limit_ns: int
     address: str = ""
     port: int = 0
+    #: Cap on the whole migration's wire bytes per second; a channel keeps to its even share. None: no cap.
+    rate_bytes_s: int | None = None
+
+    def pacer(self) -> Pacer | None:
+        """What keeps this link to its share of the rate. The main stream is busy when channels are not: its share is all."""
+        if self.rate_bytes_s is None:
+            return None
+        links = 1 if self.role in (Role.MAIN, Role.RETURN) else self.channels
+        return Pacer(max(1, self.rate_bytes_s // links))
 
     @property
     def peer(self) -> str:

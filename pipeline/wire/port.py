@@ -1,7 +1,7 @@
 """The one TCP port of a host: every link of every session arrives here and is routed by its preamble.
 
-One port is what an operator opens in a firewall. Each connection gets a thread until its session has taken it, so that one that
-says nothing keeps nobody waiting; how many may be undecided at once is bounded.
+One port is what an operator opens in a firewall. Each connection gets a thread until its session has taken it, so
+that one that says nothing keeps nobody waiting; how many may be undecided at once is bounded.
 """
 
 import contextlib
