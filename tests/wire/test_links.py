@@ -14,6 +14,7 @@ from pipeline.errors import LinkError, WireError
 from pipeline.memory.pages import PAGE_BYTES, PageBatch, PageKind
 from pipeline.wire.frames import HEAD_BYTES, MAX_PAYLOAD_BYTES, FrameKind, encode_plain
 from pipeline.wire.links import LinkReceiver, LinkSender
+from pipeline.wire.pacing import Pacer
 from pipeline.wire.sockets import SocketTransport
 from pipeline.wire.window import Window
 from tests.wire.batches import batch_of, frame_bytes, normal_batch, same_batch
@@ -27,13 +28,19 @@ REJECTED = b"\xff" * 8
 class Link:
     """Both ends of a link; `far` is the raw far end where a test plays the receiver itself."""
 
-    def __init__(self, codec_id: CodecId = CodecId.LZ4, window_bytes: int = 128 * PAGE_BYTES) -> None:
+    def __init__(
+        self, codec_id: CodecId = CodecId.LZ4, window_bytes: int = 128 * PAGE_BYTES, pacer: Pacer | None = None
+    ) -> None:
         near, far = socketpair()
         self.codec = codec_for(codec_id)
         self.far = SocketTransport(far, "far", SOON_S)
         self.near = SocketTransport(near, "near", STALL_S)
         self.sender = LinkSender(
-            self.near, Window(window_bytes, DOWNTIME_LIMIT_NS), "the destination", stall_timeout_s=STALL_S
+            self.near,
+            Window(window_bytes, DOWNTIME_LIMIT_NS),
+            "the destination",
+            stall_timeout_s=STALL_S,
+            pacer=pacer,
         )
         self.receiver = LinkReceiver(self.far, codec_for(codec_id), "the source")
         self.pool = ThreadPoolExecutor(1)
@@ -379,3 +386,26 @@ def test_nothing_is_acknowledged_of_a_frame_that_was_refused(link: Link) -> None
     with pytest.raises(WireError):
         receive_until_end(link)
     assert not link.near.readable()
+
+
+def test_a_paced_link_takes_the_time_that_its_rate_says() -> None:
+    rate_bytes_s = 4_000_000
+    link = Link(CodecId.NONE, pacer=Pacer(rate_bytes_s))
+    received = link.pool.submit(receive_until_end, link)
+    started = time.monotonic()
+    for _ in range(4):
+        link.send(normal_batch(64))
+    link.sender.finish()
+    took_s = time.monotonic() - started
+    received.result(SOON_S)
+    # the upper bound leaves room for a machine that is busy with something else
+    assert link.sender.wire_bytes / rate_bytes_s <= took_s <= link.sender.wire_bytes / rate_bytes_s + 1
+
+
+def test_a_sender_that_waits_for_its_turn_ends_with_its_link() -> None:
+    link = Link(CodecId.NONE, pacer=Pacer(1000))
+    sending = link.in_thread(normal_batch(64))
+    time.sleep(0.05)
+    link.sender.abort()
+    with pytest.raises(LinkError):
+        sending.result(SOON_S)
