@@ -138,7 +138,7 @@ def _run_image_sink(channel: Channel, job: ImageSinkJob, sock: socket.socket) ->
 def _sender(channel: Channel, terms: LinkTerms, packet_bytes: int) -> LinkSender:
     transport: Transport = channel.hold(open_link(terms))
     window = Window(packet_bytes, terms.downtime_limit_ns)
-    return LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s)
+    return LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())
 
 
 def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink) -> None:

@@ -45,6 +45,7 @@ def _guest(vm: QemuVm, settings: VmSettings) -> QemuMigration:
         settings.downtime_limit_ms,
         STALL_TIMEOUT_S,
         settings.timeout_s,
+        settings.bandwidth_bytes_s,
     )
 
 
@@ -60,4 +61,5 @@ def _image(vm: ImageVm, settings: VmSettings) -> ImageOrder:
         settings.level,
         STALL_TIMEOUT_S,
         settings.timeout_s,
+        settings.bandwidth_bytes_s,
     )

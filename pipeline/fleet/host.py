@@ -349,6 +349,7 @@ class Host:
             terms.downtime_limit_ms * 10**6,
             address,
             port,
+            terms.rate_bytes_s,
         )
 
     def _make_session_directory(self, session_id: str, socket_user: str | None) -> Path:

@@ -36,6 +36,7 @@ class ImageOrder:
     level: int | None
     stall_timeout_s: float
     timeout_s: float | None
+    rate_bytes_s: int | None = None
 
 
 class ImageMigration:
@@ -111,6 +112,7 @@ class ImageMigration:
             order.level,
             _WINDOW_DOWNTIME_MS,
             order.stall_timeout_s,
+            order.rate_bytes_s,
         )
 
     def _elapsed_ms(self) -> float:

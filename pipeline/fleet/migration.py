@@ -3,18 +3,19 @@
 The order of steps is what keeps one guest one:
 
     inspect source -> prepare destination (-S) -> compare both -> start -> source says completed
-      -> the hand-over is RECORDED -> the destination is told to run
+      -> the destination is kept -> the hand-over is RECORDED -> the destination is told to run
 
 Before the record the source owns the guest: on any failure the destination is removed, and only when it is known to be
 gone is a stopped source told to run again. After the record the destination owns it; the source may get it back only
-when the destination was removed for certain. When neither is certain, neither is started, and the error says so.
+when the destination did not start and was removed for certain. When neither is certain, neither is started, the error
+says so, and the journal keeps the migration open: whoever sweeps next looks again.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +24,6 @@ from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, Mig
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.orders import (
     DestinationOrder,
-    DestinationReady,
     MigrationProgress,
     SourceOrder,
     TransferTerms,
@@ -36,6 +36,7 @@ from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
+from pipeline.shard import ShardCounters
 from pipeline.wire.handshake import SESSION_BYTES
 
 _CLOCK_PROBES = 3
@@ -60,6 +61,7 @@ class QemuMigration:
     downtime_limit_ms: int
     stall_timeout_s: float
     timeout_s: float | None
+    rate_bytes_s: int | None = None
 
 
 class GuestMigration:
@@ -74,17 +76,21 @@ class GuestMigration:
         self._order = order
         self._recorder = recorder
         self._cleanup = cleanup_of(order.vm, self.session, order.destination_qmp, destination.directory, order.cleanup)
-        self._ready: DestinationReady | None = None
         self._inspected: QemuFacts | None = None
+        #: Whether there may be something at the destination; a call that failed or was cancelled may have worked.
+        self._asked = False
         self._started = False
         self._recorded = False
-        #: Whether a destination guest may exist that nobody could remove; the journal then keeps the migration open.
+        #: Whether something may be left that nobody could put right; the journal then keeps the migration open.
         self._in_doubt = False
         self._began_s = time.monotonic()
 
     async def run(self) -> MigrationResult:
         """Migrate; every failure is in the result."""
-        self._recorder.begun(self.session, {"host": self.destination.name, "cleanup": asdict(self._cleanup)})
+        try:
+            self._recorder.begun(self.session, {"host": self.destination.name, "cleanup": asdict(self._cleanup)})
+        except KuakaError as error:
+            return self._failed(error, Status.FAILED, (str(error),), None)
         try:
             async with asyncio.timeout(self._order.timeout_s):
                 outcome = await self._until_completed()
@@ -99,7 +105,9 @@ class GuestMigration:
             ending = self._complete(outcome)
         result = await to_its_end(ending)
         if not self._in_doubt:
-            self._recorder.finished(result.status, result.error)
+            # What cannot be recorded stays open: the next command finds nothing left to do.
+            with contextlib.suppress(KuakaError):
+                self._recorder.finished(result.status, result.error)
         return result
 
     async def _until_completed(self) -> SourceOutcome:
@@ -111,20 +119,28 @@ class GuestMigration:
 
     async def _complete(self, outcome: SourceOutcome) -> MigrationResult:
         try:
-            downtime_ms = await self._hand_over(outcome)
+            resumed_ns = await self._hand_over(outcome)
         except KuakaError as error:
             return await self._undo(error, Status.FAILED)
-        progress = await self.source.finish_source(self.session)
-        await self.destination.finish_destination(self.session)
-        return self._completed(outcome, progress, downtime_ms)
+        # The guest has moved: whatever fails from here on, it costs figures and nothing else.
+        counters, downtime_ms = ShardCounters(), None
+        with contextlib.suppress(KuakaError):
+            if resumed_ns is not None and outcome.stopped_ns is not None:
+                downtime_ms = (resumed_ns - await self._clock_skew_ns() - outcome.stopped_ns) / 1e6
+        with contextlib.suppress(KuakaError):
+            counters = (await self.source.finish_source(self.session)).counters
+        with contextlib.suppress(KuakaError):
+            await self.destination.finish_destination(self.session)
+        return self._completed(outcome, counters, downtime_ms)
 
     async def _prepare(self) -> None:
         order, terms = self._order, self._terms()
         self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
-        self._ready = await self.destination.prepare_destination(
+        self._asked = True
+        ready = await self.destination.prepare_destination(
             DestinationOrder(order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, terms)
         )
-        if problems := pair_problems(self._inspected, self._ready.facts):
+        if problems := pair_problems(self._inspected, ready.facts):
             raise SpecError("; ".join(problems))
         self._started = True
         source_order = SourceOrder(
@@ -133,21 +149,20 @@ class GuestMigration:
             order.socket_user,
             order.zero_page_detection,
             terms,
-            self._ready.address,
-            self._ready.port,
+            ready.address,
+            ready.port,
         )
         await self.source.start_source(source_order, self._inspected)
 
-    async def _hand_over(self, outcome: SourceOutcome) -> float | None:
-        """Give the guest to the destination; the downtime in ms, None where the source guest was not running."""
+    async def _hand_over(self, outcome: SourceOutcome) -> int | None:
+        """Give the guest to the destination; when it runs there by its host's clock, None for one that was paused."""
+        await self.destination.keep_destination(self.session)
         self._recorder.handed_over()
         self._recorded = True
-        if outcome.stopped_ns is None:
+        if not outcome.was_running:
             # A guest that was paused before arrives paused: nobody asked for it to run.
             return None
-        resumed_ns = await self.destination.resume_destination(self.session)
-        skew_ns = await self._clock_skew_ns()
-        return (resumed_ns - skew_ns - outcome.stopped_ns) / 1e6
+        return await self.destination.resume_destination(self.session)
 
     async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
         """Put things back: the guest runs where it ran, the destination is gone."""
@@ -160,29 +175,19 @@ class GuestMigration:
                     await self.source.cancel_source(self.session)
                     await self.source.await_source(self.session)
         gone = await self._remove_destination(reasons)
-        try:
-            if self._inspected is not None and gone:
+        if self._inspected is not None and gone:
+            try:
                 await self.source.resume_source(self.session)
+            except KuakaError as failure:
+                reasons.append(str(failure))
+                self._in_doubt = True
+        with contextlib.suppress(KuakaError):
             progress = await self.source.finish_source(self.session)
-        except KuakaError as failure:
-            reasons.append(str(failure))
-        counters = progress.counters if progress is not None else None
-        return MigrationResult(
-            self._order.vm,
-            "qemu",
-            status,
-            total_ms=self._elapsed_ms(),
-            pages=counters.pages if counters else 0,
-            raw_bytes=counters.raw_bytes if counters else 0,
-            wire_bytes=counters.wire_bytes if counters else 0,
-            error="; ".join(dict.fromkeys(reasons)),
-            exit_code=error.exit_code,
-        )
+        return self._failed(error, status, reasons, progress)
 
     async def _remove_destination(self, reasons: list[str]) -> bool:
         """Whether there is certainly no destination guest left; what went wrong is added to `reasons`."""
-        if self._ready is None:
-            # `prepare_destination` cleans up after itself, or the destination was never asked for.
+        if not self._asked:
             return True
         try:
             await self.destination.cleanup_destination(self._cleanup)
@@ -196,15 +201,29 @@ class GuestMigration:
             return False
         return True
 
-    def _completed(
-        self, outcome: SourceOutcome, progress: MigrationProgress, downtime_ms: float | None
+    def _failed(
+        self, error: KuakaError, status: Status, reasons: Sequence[str], progress: MigrationProgress | None
     ) -> MigrationResult:
-        counters, ram = progress.counters, outcome.statistics.get("ram", {})
+        counters = progress.counters if progress is not None else ShardCounters()
+        return MigrationResult(
+            self._order.vm,
+            self.kind,
+            status,
+            total_ms=self._elapsed_ms(),
+            pages=counters.pages,
+            raw_bytes=counters.raw_bytes,
+            wire_bytes=counters.wire_bytes,
+            error="; ".join(dict.fromkeys(reasons)),
+            exit_code=error.exit_code,
+        )
+
+    def _completed(self, outcome: SourceOutcome, counters: ShardCounters, downtime_ms: float | None) -> MigrationResult:
+        ram = outcome.statistics.get("ram", {})
         duplicates = int(ram.get("duplicate", 0))
         pages = counters.pages - counters.announced_zero_pages + duplicates
         return MigrationResult(
             self._order.vm,
-            "qemu",
+            self.kind,
             Status.COMPLETED,
             total_ms=self._elapsed_ms(),
             downtime_ms=downtime_ms,
@@ -233,7 +252,13 @@ class GuestMigration:
     def _terms(self) -> TransferTerms:
         order = self._order
         return TransferTerms(
-            self.session, order.channels, order.codec, order.level, order.downtime_limit_ms, order.stall_timeout_s
+            self.session,
+            order.channels,
+            order.codec,
+            order.level,
+            order.downtime_limit_ms,
+            order.stall_timeout_s,
+            order.rate_bytes_s,
         )
 
     def _elapsed_ms(self) -> float:

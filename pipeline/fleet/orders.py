@@ -20,6 +20,8 @@ class TransferTerms:
     level: int | None
     downtime_limit_ms: int
     stall_timeout_s: float
+    #: Cap on the migration's wire bytes per second; None: none.
+    rate_bytes_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
       codec: zstd                       # none, lz4, zstd, deflate; level: null is the codec's own default
       channels: 4
       downtimeLimitMs: 300
+      bandwidthPerMigration: 50MB       # wire bytes per second of each migration; null is no cap
       tls: {ca: /etc/kuaka/ca.pem, certificate: /etc/kuaka/host.pem, key: /etc/kuaka/host.key}
       hosts:
         - {name: a, node: 10.0.0.1, address: 10.1.0.1}
@@ -35,6 +36,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from pipeline.byte_amounts import parse_rate
 from pipeline.codecs.codec import CodecId, codec_names, parse_codec
 from pipeline.wire.handshake import MAX_CHANNELS
 from pipeline.wire.tls import TlsFiles
@@ -43,6 +45,9 @@ MAX_HOSTS = 1_000
 MAX_VIRTUAL_MACHINES = 10_000
 #: QEMU's own bound of downtime-limit.
 MAX_DOWNTIME_LIMIT_MS = 2_000_000
+#: A full packet takes five seconds then; slower, links would be taken for stalled.
+MIN_BANDWIDTH_BYTES_S = 100_000
+MAX_BANDWIDTH_BYTES_S = 10**12
 _MAX_COMMAND_CHARACTERS = 64 << 10
 
 #: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
@@ -94,6 +99,10 @@ def _check_command(value: Any) -> Any:
     return value if isinstance(value, str) else tuple(words)
 
 
+def _read_rate(value: Any) -> Any:
+    return parse_rate(value) if isinstance(value, str) else value
+
+
 def _check_count(most: int) -> Callable[[tuple[Item, ...]], tuple[Item, ...]]:
     # min_length would be a second problem of a list whose items are all wrong: it counts those that are left.
     def check(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -110,6 +119,8 @@ Address = Annotated[str, AfterValidator(_check_address)]
 AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_check_path)]
 CodecName = Annotated[str, AfterValidator(_check_codec), Field(json_schema_extra={"enum": list(codec_names())})]
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+# Given as 50MB or in bytes per second.
+Bandwidth = Annotated[int, Field(ge=MIN_BANDWIDTH_BYTES_S, le=MAX_BANDWIDTH_BYTES_S), BeforeValidator(_read_rate)]
 DowntimeLimitMs = Annotated[int, Field(ge=1, le=MAX_DOWNTIME_LIMIT_MS)]
 # Checked before it is typed, so that a bad command is one problem and not one per member of the union.
 CheckedCommand = Annotated[Command, BeforeValidator(_check_command)]
@@ -225,6 +236,8 @@ class TransferDefaults(Model):
     level: int | None = None
     channels: Channels = 4
     downtime_limit_ms: DowntimeLimitMs = 300
+    #: Wire bytes per second that one migration may send, its channels together; None is no cap.
+    bandwidth_per_migration: Bandwidth | None = None
     #: For one migration, from its start; None is no limit.
     timeout_seconds: Annotated[float, Field(gt=0)] | None = None
     tls: TlsSpec | None = None
@@ -278,6 +291,7 @@ class VmSettings:
     channels: int
     downtime_limit_ms: int
     timeout_s: float | None
+    bandwidth_bytes_s: int | None
     source: HostSpec
     source_tls: TlsFiles | None
     destination: HostSpec
@@ -296,6 +310,7 @@ def resolve(spec: Spec, vm: VirtualMachine) -> VmSettings:
         vm.channels or defaults.channels,
         downtime_limit_ms or defaults.downtime_limit_ms,
         defaults.timeout_seconds,
+        defaults.bandwidth_per_migration,
         source,
         tls_of(defaults, source),
         destination,

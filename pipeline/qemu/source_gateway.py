@@ -201,7 +201,7 @@ class SourceGateway:
                 self.session.hold(returning)
                 window = Window(2 * CHUNK_BYTES, terms.downtime_limit_ns)
                 self._links = (
-                    LinkSender(sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s),
+                    LinkSender(sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer()),
                     LinkReceiver(returning, codec_for(terms.codec), terms.peer),
                 )
             return self._links

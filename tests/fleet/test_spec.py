@@ -175,3 +175,17 @@ def test_a_spec_does_not_change() -> None:
         parsed.spec.channels = 3  # type: ignore[misc]
     with pytest.raises(KeyError):
         parsed.host("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"), [("50MB", 50_000_000), ("1MiB/s", 1 << 20), (200_000, 200_000), (None, None)]
+)
+def test_bandwidth_is_an_amount_or_a_number(given: Any, rate: int | None) -> None:
+    parsed = spec(qemu(), bandwidthPerMigration=given)
+    assert resolve(parsed, parsed.spec.virtual_machines[0]).bandwidth_bytes_s == rate
+
+
+@pytest.mark.parametrize("given", ["fast", "1kB", 0, True, 1.5, "9" * 15])
+def test_a_bandwidth_that_cannot_be_is_refused(given: Any) -> None:
+    with pytest.raises(ValidationError, match="bandwidthPerMigration"):
+        spec(qemu(), bandwidthPerMigration=given)
