@@ -52,6 +52,14 @@ class LinkError(KuakaError):
     """A link to another host was refused, cut or has stalled."""
 
 
+class LinkCut(LinkError):
+    """A connection ended without a word why. The reason may still come another way: the other end was told, or died."""
+
+
+class LinkRefused(LinkError):
+    """The other end is who it should be, and wants what cannot be done here."""
+
+
 class MigrationError(KuakaError):
     """One migration failed; its source keeps running."""
 

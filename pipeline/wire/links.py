@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing_extensions import Buffer
 
 from pipeline.codecs.codec import Codec
-from pipeline.errors import LinkError, one_line
+from pipeline.errors import LinkCut, LinkError, one_line
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch
 from pipeline.wire.frames import (
     HEAD_BYTES,
@@ -149,7 +149,7 @@ class LinkSender:
     def _read_acknowledgements(self) -> None:
         data = self.transport.read_some(_ACK_READ_BYTES)
         if not data:
-            raise LinkError(f"link to {self.peer} was closed by the other end before the transfer was finished")
+            raise LinkCut(f"link to {self.peer} was closed by the other end before the transfer was finished")
         data = self._partial + data
         whole = len(data) - len(data) % _ACK.size
         last = None
@@ -182,6 +182,7 @@ class LinkReceiver:
         self.peer = peer
         self._codec = codec
         self._sequence = 0
+        self._parting_reason: str | None = None
         self._head = bytearray(HEAD_BYTES)
         self._body = bytearray(_MAX_TABLE_BYTES + MAX_BATCH_PAGES * PAGE_BYTES)
         self.wire_bytes = 0
@@ -189,7 +190,7 @@ class LinkReceiver:
     def receive(self) -> FrameHead:
         """Wait for the next frame's head. Raises `LinkError` when the link ended, `WireError` for a bad head."""
         if not self.transport.read_exact(memoryview(self._head)):
-            raise LinkError(f"link to {self.peer} was cut before the transfer was finished")
+            raise LinkCut(f"link to {self.peer} was cut before the transfer was finished")
         head = parse_head(self._head, self._sequence)
         self._sequence += 1
         self.wire_bytes += HEAD_BYTES + head.wire_bytes
@@ -211,12 +212,17 @@ class LinkReceiver:
         self.transport.write((_ACK.pack(head.sequence),))
 
     def reject(self, reason: str) -> None:
-        """Tell the sender why the link ends here; errors are swallowed, it may be gone."""
-        text = reason.encode("utf-8", "replace")[:_MAX_REASON_BYTES]
+        """Tell the sender why the link ends here, `give_up`'s reason first. Errors are swallowed: it may be gone."""
+        text = (self._parting_reason or reason).encode("utf-8", "replace")[:_MAX_REASON_BYTES]
         try:
             self.transport.write((_ACK.pack(_REJECTED), len(text).to_bytes(2, "big"), text))
         except LinkError:
             return
+
+    def give_up(self, reason: str) -> None:
+        """End the link from any thread: `receive` fails, and whoever receives then tells the sender this reason."""
+        self._parting_reason = reason
+        self.transport.stop_reading()
 
     def abort(self) -> None:
         """End the link from any thread."""
@@ -232,5 +238,5 @@ class LinkReceiver:
             self._body = bytearray(head.wire_bytes)
         body = memoryview(self._body)[: head.wire_bytes]
         if head.wire_bytes and not self.transport.read_exact(body):
-            raise LinkError(f"link to {self.peer} was cut behind the head of frame {head.sequence}")
+            raise LinkCut(f"link to {self.peer} was cut behind the head of frame {head.sequence}")
         return body

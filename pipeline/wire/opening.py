@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from pipeline.codecs.codec import CodecId
-from pipeline.errors import LinkError, WireError
+from pipeline.errors import LinkCut, LinkError, LinkRefused, WireError
 from pipeline.wire.handshake import (
     LENGTH,
     PREAMBLE_BYTES,
@@ -32,6 +32,9 @@ from pipeline.wire.tls import TlsFiles, accept_tls, connect_tls
 
 #: From connecting to the first frame.
 OPENING_TIMEOUT_S = 5.0
+#: How a TLS alert or handshake begins; as the length of a message of ours it would be far over the limit.
+_TLS_RECORDS = (0x15, 0x16)
+_TLS_MAJOR_VERSION = 3
 #: Between tries to reach a gateway that is not listening yet.
 _RETRY_S = 0.05
 
@@ -58,7 +61,7 @@ class LinkTerms:
     rate_bytes_s: int | None = None
 
     def pacer(self) -> Pacer | None:
-        """What keeps this link to its share of the rate. The main stream is busy when channels are not: its share is all."""
+        """Keeps this link to its share of the rate; the main stream is busy when channels are not, so it has all of it."""
         if self.rate_bytes_s is None:
             return None
         links = 1 if self.role in (Role.MAIN, Role.RETURN) else self.channels
@@ -98,7 +101,7 @@ def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Tran
 def accept_link(sock: socket.socket, preamble: Preamble, terms: LinkTerms) -> tuple[Transport, Hello]:
     """Answer a link whose preamble was read: TLS, then the Hello is accepted or refused by name.
 
-    Takes the socket over; raises `LinkError` or `WireError`, the socket closed.
+    Takes the socket over; raises `LinkRefused`, `LinkError` or `WireError`, the socket closed.
     """
     try:
         transport = _dress(sock, terms.tls, f"link from {terms.peer}", None, terms.stall_timeout_s, OPENING_TIMEOUT_S)
@@ -111,7 +114,7 @@ def accept_link(sock: socket.socket, preamble: Preamble, terms: LinkTerms) -> tu
         reason = disagreement(hello, preamble, terms.channels)
         if reason is not None:
             transport.write((encode_refusal(reason),))
-            raise LinkError(f"link refused: {reason}")
+            raise LinkRefused(f"link refused: {reason}")
         transport.write((encode_accept(),))
         transport.set_read_timeout(0)
     except BaseException:
@@ -180,7 +183,9 @@ def _dress(
 def _read_message(transport: Transport, peer: str) -> bytes:
     length = bytearray(LENGTH.size)
     if not transport.read_exact(memoryview(length)):
-        raise LinkError(f"{peer} closed the link during the handshake")
+        raise LinkCut(f"{peer} closed the link during the handshake")
+    if length[0] in _TLS_RECORDS and length[1] == _TLS_MAJOR_VERSION:
+        raise WireError(f"{peer} speaks TLS and this end does not: start both sides with the same tls settings")
     body = bytearray(message_length(length))
     if not transport.read_exact(memoryview(body)):
         raise WireError(f"{peer} closed the link during the handshake")

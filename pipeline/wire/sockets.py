@@ -17,8 +17,9 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
-from pipeline.errors import LinkError
+from pipeline.errors import LinkCut, LinkError
 from pipeline.memory.pages import as_bytes
+from pipeline.wire.tls_errors import tls_problem
 
 #: Most buffers sendmsg takes at once (IOV_MAX).
 _MAX_IOV = 1024
@@ -44,6 +45,9 @@ class Transport(Protocol):
 
     def set_read_timeout(self, timeout_s: float) -> None:
         """Make a read that gets nothing for `timeout_s` fail; 0 takes the limit away."""
+
+    def stop_reading(self) -> None:
+        """Let blocked and later reads find the end of the stream, from any thread; writes go on."""
 
     def abort(self) -> None:
         """End the stream in both directions, waking blocked threads; the descriptor stays until `close`."""
@@ -72,7 +76,7 @@ class SocketTransport:
                 count = self._sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
                 if not count:
                     if got:
-                        raise LinkError(f"{self.name} ended in the middle of a message")
+                        raise LinkCut(f"{self.name} ended in the middle of a message")
                     return not len(view)
                 got += count
         except OSError as error:
@@ -96,7 +100,7 @@ class SocketTransport:
         except BlockingIOError:
             raise LinkError(f"{self.name} stalled: nothing could be written within the stall timeout") from None
         except OSError as error:
-            raise LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
+            raise LinkCut(f"{self.name} broke: {os.strerror(error.errno or 0)}") from None
 
     def readable(self) -> bool:
         """See `Transport`."""
@@ -115,6 +119,11 @@ class SocketTransport:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
+    def stop_reading(self) -> None:
+        """See `Transport`."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
     def abort(self) -> None:
         """See `Transport`."""
         with contextlib.suppress(OSError):
@@ -127,7 +136,7 @@ class SocketTransport:
     def _unreadable(self, error: OSError) -> LinkError:
         if isinstance(error, BlockingIOError):
             return LinkError(f"{self.name} stalled: nothing arrived within the time limit")
-        return LinkError(f"{self.name} broke: {os.strerror(error.errno or 0)}")
+        return LinkCut(f"{self.name} broke: {os.strerror(error.errno or 0)}")
 
 
 class TlsTransport:
@@ -152,11 +161,11 @@ class TlsTransport:
                 count = self._sock.recv_into(view[got:])
                 if not count:
                     if got:
-                        raise LinkError(f"{self.name} ended in the middle of a message")
+                        raise LinkCut(f"{self.name} ended in the middle of a message")
                     return not len(view)
                 got += count
         except (OSError, ValueError) as error:
-            raise LinkError(f"{self.name} broke: {error}") from None
+            raise self._broken(error) from None
         return True
 
     def read_some(self, limit: int) -> bytes:
@@ -165,7 +174,7 @@ class TlsTransport:
             self._sock.settimeout(self._read_timeout_s)
             return self._sock.recv(limit)
         except (OSError, ValueError) as error:
-            raise LinkError(f"{self.name} broke: {error}") from None
+            raise self._broken(error) from None
 
     def write(self, parts: Sequence[Buffer]) -> None:
         """See `Transport`."""
@@ -176,7 +185,7 @@ class TlsTransport:
                 while len(view):
                     view = view[self._sock.send(view) :]
         except (OSError, ValueError) as error:
-            raise LinkError(f"{self.name} broke or stalled: {error}") from None
+            raise self._broken(error) from None
 
     def readable(self) -> bool:
         """See `Transport`."""
@@ -190,6 +199,11 @@ class TlsTransport:
         """See `Transport`."""
         self._read_timeout_s = timeout_s or None
 
+    def stop_reading(self) -> None:
+        """See `Transport`."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)
+
     def abort(self) -> None:
         """See `Transport`."""
         with contextlib.suppress(OSError):
@@ -199,6 +213,11 @@ class TlsTransport:
     def close(self) -> None:
         """See `Transport`."""
         self._sock.close()
+
+    def _broken(self, error: OSError | ValueError) -> LinkError:
+        if isinstance(error, TimeoutError):
+            return LinkError(f"{self.name} stalled: nothing moved within the time limit")
+        return LinkCut(f"{self.name} broke: {tls_problem(error)}")
 
 
 def remaining(views: list[memoryview], sent: int) -> list[memoryview]:

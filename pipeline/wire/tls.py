@@ -126,6 +126,9 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
+    # An end of the stream without TLS's own farewell is an end like any other: links end well with END only. Taken for
+    # an error it would break the other direction, too, in which a reason may still have to travel.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
 
     def no_password() -> bytes:
         # Without this OpenSSL would ask on the terminal.
