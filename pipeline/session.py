@@ -2,14 +2,19 @@
 
 A session has parts (the main stream each way, every channel). It ends well when it was closed for new parts and all
 of them have ended well; the first failing part fails it at once, and everything it holds is cut so that both QEMUs
-notice.
+notice. One failure waits: a connection that was cut without a word may be the first sign of something that another part
+is about to learn the reason of, so for a moment that reason may still come.
 """
 
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from pipeline.errors import KuakaError, LinkCut
 from pipeline.shard import ShardCounters
+
+#: How long a reason may come after a cut.
+_GRACE_S = 1.0
 
 
 class Cuttable(Protocol):
@@ -30,6 +35,7 @@ class Session:
         self._open_parts: set[str] = set()
         self._complete = False
         self._error: str | None = None
+        self._cut: str | None = None
         self._counters: list[ShardCounters] = []
 
     @property
@@ -40,7 +46,7 @@ class Session:
     @property
     def ended(self) -> bool:
         """Whether it failed, or all its parts have ended."""
-        return self._error is not None or (self._complete and not self._open_parts)
+        return self._error is not None or self._ended_well
 
     def hold(self, cuttable: Cuttable) -> None:
         """Cut this too when the session fails (at once if it has)."""
@@ -55,13 +61,18 @@ class Session:
         with self._lock:
             self._open_parts.add(name)
 
-    def end_part(self, name: str, error: str | None) -> None:
+    def end_part(self, name: str, error: KuakaError | str | None) -> None:
         """A part has ended; an error fails the session."""
-        if error is not None:
-            self.fail(error)
+        if isinstance(error, LinkCut):
+            self._note_cut(str(error))
+        elif error is not None:
+            self.fail(str(error))
         with self._lock:
             self._open_parts.discard(name)
+            nobody_left = not self._open_parts
             self._lock.notify_all()
+        if nobody_left and self._cut is not None:
+            self.fail(self._cut)
 
     def count(self, counters: ShardCounters) -> None:
         """Add a channel's counters to the session's."""
@@ -77,7 +88,7 @@ class Session:
     def fail(self, error: str) -> None:
         """Fail the session, once: the first reason stays. Everything it holds is cut."""
         with self._lock:
-            if self._error is not None or (self._complete and not self._open_parts):
+            if self.ended:
                 return
             self._error = error
             cuttables = list(self._cuttables)
@@ -90,6 +101,19 @@ class Session:
         """Wait until it has ended; False when the time is over first."""
         with self._lock:
             return self._lock.wait_for(lambda: self.ended and not self._open_parts, timeout_s)
+
+    @property
+    def _ended_well(self) -> bool:
+        return self._complete and not self._open_parts and self._cut is None
+
+    def _note_cut(self, error: str) -> None:
+        with self._lock:
+            if self._cut is not None or self.ended:
+                return
+            self._cut = error
+        timer = threading.Timer(_GRACE_S, self.fail, (error,))
+        timer.daemon = True
+        timer.start()
 
     def totals(self) -> ShardCounters:
         """Sum over all channels."""

@@ -5,7 +5,8 @@ sent it. A channel never waits for a free thread, because the destination QEMU p
 arrive. When the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
 
 Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY:
-counters}}, {"end": KEY, "error": TEXT or null, "counters": {...}, "digests": [...]}.
+counters}}, {"end": KEY, "error": TEXT or null, "cut": whether the error is no more than a cut connection, "counters":
+{...}, "digests": [...]}.
 """
 
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from pipeline.channels import Channel, make_channel
 from pipeline.control import ControlChannel, listen_unix, peer_uid
-from pipeline.errors import KuakaError
+from pipeline.errors import KuakaError, LinkCut
 from pipeline.image_channels import encode_digests
 from pipeline.jobs import decode_job, job_key
 
@@ -72,15 +73,17 @@ class _Client:
 
     def run(self) -> None:
         threading.Thread(target=self._report, name="progress", daemon=True).start()
-        while (message := self._control.receive()) is not None:
-            fields, descriptor = message
-            if "abort" in fields:
-                self._abort(fields["abort"])
-            else:
-                self._start(fields, descriptor)
-        self._gone.set()
-        self._abort("")
-        self._control.close()
+        try:
+            while (message := self._control.receive()) is not None:
+                fields, descriptor = message
+                if "abort" in fields:
+                    self._abort(fields["abort"])
+                else:
+                    self._start(fields, descriptor)
+        finally:
+            self._gone.set()
+            self._abort("")
+            self._control.close()
 
     def _start(self, fields: dict[str, Any], descriptor: int | None) -> None:
         job = decode_job(fields)
@@ -91,17 +94,19 @@ class _Client:
         threading.Thread(target=self._run, args=(key, channel), name=f"channel {key[-12:]}", daemon=True).start()
 
     def _run(self, key: str, channel: Channel) -> None:
-        error: str | None = None
+        error: str | None = "a worker's thread ended unexpectedly: its traceback is on the worker's stderr"
+        cut = False
         try:
             channel.run()
+            error = None
         except KuakaError as failure:
-            error = str(failure)
+            error, cut = str(failure), isinstance(failure, LinkCut)
         finally:
             channel.close()
             with self._lock:
                 del self._channels[key]
-            digests = encode_digests(channel.digests)
-            self._send({"end": key, "error": error, "counters": asdict(channel.counters), "digests": digests})
+            counters, digests = asdict(channel.counters), encode_digests(channel.digests)
+            self._send({"end": key, "error": error, "cut": cut, "counters": counters, "digests": digests})
 
     def _abort(self, session: str) -> None:
         with self._lock:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.control import ControlChannel
-from pipeline.errors import KuakaError
+from pipeline.errors import KuakaError, LinkCut, MigrationError
 from pipeline.image_channels import decode_digests
 from pipeline.jobs import Job, encode_job, job_key
 from pipeline.memory.image_extents import ExtentDigest
 from pipeline.shard import ShardCounters
 
-#: Called once per channel, from a thread of the pool: (error or None).
-OnEnd = Callable[[str | None], None]
+#: Called once per channel, from a thread of the pool, with what it failed of; `LinkCut` where all it saw is a cut.
+OnEnd = Callable[[KuakaError | None], None]
 #: Called before `OnEnd` for a channel of an image.
 OnDigests = Callable[[Sequence[ExtentDigest]], None]
 
@@ -100,7 +100,7 @@ class WorkerPool:
             lost = list(member.running.values())
             member.running.clear()
         for running in lost:
-            running.on_end("a worker process died")
+            running.on_end(MigrationError("a worker process died"))
 
     def _progress(self, member: _Member, progress: dict[str, dict[str, Any]]) -> None:
         with self._lock:
@@ -116,7 +116,8 @@ class WorkerPool:
         if running is not None:
             if fields["digests"]:
                 running.on_digests(decode_digests(fields["digests"]))
-            running.on_end(fields["error"])
+            error = fields["error"]
+            running.on_end(None if error is None else LinkCut(error) if fields["cut"] else MigrationError(error))
 
 
 def _update(counters: ShardCounters, fields: dict[str, Any]) -> None:
