@@ -8,8 +8,6 @@ through here.
 
 import asyncio
 import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +17,8 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from pipeline.errors import KuakaError, MigrationError
+from pipeline.errors import KuakaError, MigrationError, one_line
+from pipeline.fleet.agent_directory import AgentDirectory
 from pipeline.fleet.directories import runtime_directory
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.host import Host
@@ -40,7 +39,7 @@ from pipeline.wire.tls import TlsFiles
 from pipeline.worker import Worker
 
 NAMESPACE = "kuaka"
-_DIRECTORY_NAME_BYTES = 3
+_MAX_PROBLEM_CHARACTERS = 200
 #: How long a worker whose agent has gone waits to be ended in order.
 _LINGER_S = 3.0
 
@@ -66,28 +65,25 @@ class AgentShell(Host):
     """A host in its actor's process, with a directory of its own there."""
 
     def __init__(self, name: str, address: str, tls: TlsFiles | None) -> None:
-        self.directory = runtime_directory() / secrets.token_hex(_DIRECTORY_NAME_BYTES)
-        self.directory.mkdir(mode=0o700)
-        super().__init__(name, address, self.directory, tls)
+        self._own = AgentDirectory.create(runtime_directory())
+        super().__init__(name, address, self._own.path, tls)
 
     async def where(self) -> str:
-        """The agent's directory."""
-        return str(self.directory)
-
-    async def start(self, worker_sockets: Sequence[str]) -> None:
-        """See `Host.start`; from now on an absent controller ends this actor."""
-        await super().start(worker_sockets)
+        """The agent's directory; from now on an absent controller ends this actor."""
         self._watching = asyncio.create_task(self._watch())
+        return str(self._own.path)
 
     async def stop(self) -> None:
         """See `Host.stop`; the directory goes, too."""
         await super().stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._own.remove()
 
     async def _watch(self) -> None:
         await self.watch_for_orphans()
-        await self.stop()
-        os._exit(0)
+        try:
+            await self.stop()
+        finally:
+            os._exit(0)
 
 
 class AgentHandle(HostHandle):
@@ -103,19 +99,24 @@ class AgentHandle(HostHandle):
     async def create(
         cls, run: str, name: str, address: str, tls: TlsFiles | None, workers: int, options: dict[str, Any]
     ) -> Self:
-        """Start an agent and its workers; `options` are Ray's, for where. Raises `KuakaError`."""
+        """Start an agent and its workers; `options` are Ray's, for where. Raises `KuakaError`, and none is left."""
         common = {**options, "num_cpus": 0, "lifetime": "detached", "namespace": NAMESPACE, "max_restarts": 0}
         agent: Any = ray.remote(AgentShell)
         worker: Any = ray.remote(WorkerShell)
         actor = agent.options(name=f"{run}/agent/{name}", **common).remote(name, address, tls)
         shells = [worker.options(name=f"{run}/worker/{name}/{n}", **common).remote() for n in range(workers)]
         handle = cls(name, actor, shells, "")
-        handle._directory = await handle._call(actor.where.remote())
-        paths = [f"{handle._directory}/worker-{index}" for index in range(workers)]
-        await asyncio.gather(
-            *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
-        )
-        await handle._call(actor.start.remote(paths))
+        try:
+            handle._directory = await handle._call(actor.where.remote())
+            paths = [f"{handle._directory}/worker-{index}" for index in range(workers)]
+            await asyncio.gather(
+                *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
+            )
+            await handle._call(actor.start.remote(paths))
+        except BaseException:
+            for left in (actor, *shells):
+                kill(left)
+            raise
         return handle
 
     @property
@@ -150,6 +151,10 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         outcome: SourceOutcome = await self._call(self._actor.await_source.remote(session_id))
         return outcome
+
+    async def keep_destination(self, session_id: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.keep_destination.remote(session_id))
 
     async def resume_destination(self, session_id: str) -> int:
         """See `Host`."""
@@ -247,7 +252,9 @@ class AgentHandle(HostHandle):
         except RayTaskError as error:
             if isinstance(error.cause, KuakaError):
                 raise error.cause from None
-            raise
+            # A mistake of ours, or a host out of disk or memory: one migration's failure, not the command's.
+            problem = f"{type(error.cause).__name__}: {one_line(str(error.cause), _MAX_PROBLEM_CHARACTERS)}"
+            raise MigrationError(f"host {self._name} failed: {problem}") from None
         except RayActorError:
             raise MigrationError(f"a kuaka process on host {self._name} has died") from None
         except RayError as error:

@@ -8,7 +8,7 @@ leaves processes behind when its head was killed, so those that were ours are en
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
-from pipeline.fleet.agent import NAMESPACE, AgentHandle
+from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill
+from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.wire.tls import TlsFiles
 
 #: The least that Ray takes.
@@ -27,6 +28,9 @@ _LOCAL_CPUS = 1
 _HEAD_PROBE_S = 0.5
 _HEAD_FAILURES = 3
 _END_TIMEOUT_S = 2.0
+_REPLACE_TIMEOUT_S = 10.0
+#: A fraction of `host.ORPHAN_S`.
+_ALIVE_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,52 @@ async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[
 async def end_agents(handles: list[AgentHandle]) -> None:
     """End agents and workers."""
     await asyncio.gather(*(handle.end(_END_TIMEOUT_S) for handle in handles))
+
+
+async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, AgentHandle]) -> dict[str, AgentHandle]:
+    """`handles` with a new agent, without workers, for each that has died; one that cannot be replaced is left out.
+
+    `run` names the new agents; what is left of the old ones is ended.
+    """
+    answers = await asyncio.gather(*(_answers(handle) for handle in handles.values()))
+    alive = {name: handle for (name, handle), answer in zip(handles.items(), answers, strict=True) if answer}
+    dead = [place for place in places if place.name not in alive]
+    await end_agents([handles[place.name] for place in dead])
+    try:
+        async with asyncio.timeout(_REPLACE_TIMEOUT_S):
+            return {**alive, **await start_agents(run, dead, 0)}
+    except (KuakaError, TimeoutError):
+        return alive
+
+
+async def _answers(handle: AgentHandle) -> bool:
+    try:
+        await asyncio.wait_for(handle.clock_ns(), _END_TIMEOUT_S)
+    except (KuakaError, TimeoutError):
+        return False
+    return True
+
+
+def end_dead_runs(me: Owner, is_alive: Callable[[Owner], bool]) -> None:
+    """End the actors of commands of this machine that have died: they hold guests that a sweep must reach."""
+    for name in ray.util.list_named_actors():
+        owner = owner_of_run(name, me)
+        if owner is not None and not is_alive(owner):
+            with contextlib.suppress(ValueError):
+                kill(ray.get_actor(name, namespace=NAMESPACE))
+
+
+async def keep_alive(handles: Iterable[AgentHandle]) -> None:
+    """Run for ever: agents whose controller says nothing take it for dead and end themselves."""
+
+    async def ask(handle: AgentHandle) -> None:
+        while True:
+            # One that has died fails its migrations by itself.
+            with contextlib.suppress(KuakaError):
+                await handle.clock_ns()
+            await asyncio.sleep(_ALIVE_PERIOD_S)
+
+    await asyncio.gather(*map(ask, handles))
 
 
 async def watch_head() -> None:

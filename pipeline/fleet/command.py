@@ -7,20 +7,26 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.errors import KuakaError
 from pipeline.fleet.attempts import make_attempts
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.journal import Journal
-from pipeline.fleet.owner import Owner, is_alive, this_process
+from pipeline.fleet.migration import to_its_end
+from pipeline.fleet.owner import Owner, is_alive, run_name, this_process
 from pipeline.fleet.ray_environment import prepare_environment
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import FleetRun, OnProgress
 from pipeline.fleet.spec import HostSpec, Spec, resolve
 from pipeline.fleet.sweep import sweep
 from pipeline.wire.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from pipeline.fleet.agent import AgentHandle
+    from pipeline.fleet.cluster import HostPlace
 
 #: Worker processes per host unless asked otherwise.
 DEFAULT_WORKERS = 2
@@ -54,42 +60,73 @@ def run_spec(
 
     owner = this_process()
     with Journal.open(state_directory(), owner) as journal, ray_cluster(address):
-        return asyncio.run(_run(spec, journal, owner, workers, on_progress, say, before))
+        try:
+            return asyncio.run(_Command(spec, journal, owner, workers, on_progress, say, before).run())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
-async def _run(
-    spec: Spec,
-    journal: Journal,
-    owner: Owner,
-    workers: int,
-    on_progress: OnProgress,
-    say: Callable[[str], None],
-    before: Callable[[], None],
-) -> FinishedRun:
-    from pipeline.fleet.cluster import HostPlace, end_agents, start_agents, watch_head
+@dataclass(slots=True)
+class _Command:
+    spec: Spec
+    journal: Journal
+    owner: Owner
+    workers: int
+    on_progress: OnProgress
+    say: Callable[[str], None]
+    before: Callable[[], None]
 
-    name = f"run-{owner.boot_id[:8]}-{owner.pid}-{owner.started_ticks}"
-    say("starting agents and workers")
-    places = [HostPlace(host.name, host.address, host.node, tls) for host, tls in _hosts(spec)]
-    hosts = await start_agents(name, places, workers)
-    run: FleetRun | None = None
-    try:
-        await sweep(journal, hosts, is_alive, say)
-        number = journal.begin_run()
-        attempts = make_attempts(spec, hosts, journal, number)
-        before()
-        run = FleetRun(attempts, on_progress, watch_head)
-        began_s = time.monotonic()
+    async def run(self) -> FinishedRun:
+        from pipeline.fleet.cluster import HostPlace, end_agents, end_dead_runs, keep_alive, start_agents
+
         with _cancelled_by_signals():
-            results = await run.run()
-        finished = FinishedRun(results, time.monotonic() - began_s, run.abandoned)
-        # Refused while a migration is in doubt: the next command looks at it again.
+            self.say("starting agents and workers")
+            places = [HostPlace(host.name, host.address, host.node, tls) for host, tls in _hosts(self.spec)]
+            end_dead_runs(self.owner, is_alive)
+            hosts = await start_agents(run_name(self.owner), places, self.workers)
+            alive = asyncio.create_task(keep_alive(hosts.values()))
+            abandoned = False
+            try:
+                await sweep(self.journal, hosts, is_alive, self.say)
+                run, finished = await self._migrate(hosts)
+                abandoned = run.abandoned
+                if not run.cluster_lost:
+                    hosts = await to_its_end(self._put_right(hosts, places))
+                return finished
+            finally:
+                alive.cancel()
+                if not abandoned:
+                    await to_its_end(end_agents(list(hosts.values())))
+
+    async def _migrate(self, hosts: "Mapping[str, AgentHandle]") -> tuple[FleetRun, FinishedRun]:
+        from pipeline.fleet.cluster import watch_head
+
+        number = self.journal.begin_run()
+        attempts = make_attempts(self.spec, hosts, self.journal, number)
+        # In a thread: agents must hear from us meanwhile.
+        await asyncio.to_thread(self.before)
+        run = FleetRun(attempts, self.on_progress, watch_head)
+        began_s = time.monotonic()
+        results = await run.run()
+        # Refused while a migration is in doubt.
         with contextlib.suppress(KuakaError):
-            journal.finish_run(number)
-        return finished
-    finally:
-        if run is None or not run.abandoned:
-            await end_agents(list(hosts.values()))
+            self.journal.finish_run(number)
+        return run, FinishedRun(results, time.monotonic() - began_s, run.abandoned)
+
+    async def _put_right(
+        self, hosts: "Mapping[str, AgentHandle]", places: "list[HostPlace]"
+    ) -> "dict[str, AgentHandle]":
+        """Look once more at what is in doubt, with new agents where they have died; the agents there are now."""
+        from pipeline.fleet.cluster import replaced
+
+        def is_another(owner: Owner) -> bool:
+            return owner != self.owner
+
+        if not self.journal.unfinished(is_another):
+            return dict(hosts)
+        hosts = await replaced(f"{run_name(self.owner)}/again", places, hosts)
+        await sweep(self.journal, hosts, is_another, self.say)
+        return hosts
 
 
 def _hosts(spec: Spec) -> list[tuple[HostSpec, TlsFiles | None]]:

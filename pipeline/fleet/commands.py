@@ -15,6 +15,8 @@ from pipeline.fleet.spec import Command
 
 #: A prepare command that takes longer does not come back.
 COMMAND_TIMEOUT_S = 60.0
+#: A command that is not wanted any more may end by itself within this time.
+_GRACE_S = 2.0
 _SHOWN_BYTES = 400
 
 
@@ -37,14 +39,28 @@ async def run_command(what: str, command: Command, environment: Mapping[str, str
     finally:
         os.close(write_end)
     try:
-        code = await asyncio.wait_for(process.wait(), COMMAND_TIMEOUT_S)
+        code = await _wait(process)
         if code:
             raise MigrationError(f"{what} failed with exit code {code}: {_last_words(read_end)}")
     except TimeoutError:
-        os.killpg(process.pid, signal.SIGKILL)
         raise MigrationError(f"{what} took longer than {COMMAND_TIMEOUT_S:g} s and was killed") from None
     finally:
         os.close(read_end)
+
+
+async def _wait(process: asyncio.subprocess.Process) -> int:
+    """The exit code. It never runs on when this has ended, whatever ended it."""
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        return await asyncio.wait_for(asyncio.shield(ending), COMMAND_TIMEOUT_S)
+    except asyncio.CancelledError:
+        # Killed half-way it may leave a QEMU that nobody has written down yet.
+        await asyncio.wait((ending,), timeout=_GRACE_S)
+        raise
+    finally:
+        if not ending.done():
+            os.killpg(process.pid, signal.SIGKILL)
+            await ending
 
 
 def _last_words(descriptor: int) -> str:

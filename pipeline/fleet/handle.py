@@ -44,6 +44,9 @@ class HostHandle(Protocol):
     async def await_source(self, session_id: str) -> SourceOutcome:
         """Wait for its end."""
 
+    async def keep_destination(self, session_id: str) -> None:
+        """Leave a destination to the journal."""
+
     async def resume_destination(self, session_id: str) -> int:
         """Start the guest at the destination."""
 

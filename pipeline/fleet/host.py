@@ -2,15 +2,14 @@
 
 The host does what it is told, one migration at a time per session, and decides nothing about a guest's fate but this:
 a session that fails is cut at once, so the source QEMU goes on by itself; and when nobody has asked for anything for
-`ORPHAN_S`, the controller is gone, every session is cut and every destination that was not handed over is cleaned up.
+`ORPHAN_S`, the controller is gone, every session is cut and every destination is cleaned up but those that it was told
+to keep: whose guest those are, only the journal knows.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-import pwd
-import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.control import ControlChannel
-from pipeline.errors import KuakaError, MigrationError, SpecError
+from pipeline.errors import KuakaError, MigrationError
 from pipeline.fleet.commands import run_command
 from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
@@ -31,12 +30,12 @@ from pipeline.fleet.orders import (
     MigrationProgress,
     SourceOrder,
     TransferTerms,
-    session_directory,
 )
+from pipeline.fleet.session_directories import SessionDirectories, uid_of
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.destination_gateway import DestinationGateway
-from pipeline.qemu.destination_vm import DestinationVm, remove_destination
-from pipeline.qemu.qmp import QemuFacts
+from pipeline.qemu.destination_vm import DestinationVm, refuse_occupied, remove_destination
+from pipeline.qemu.qmp import QemuFacts, is_there
 from pipeline.qemu.recovery import recover_destination, recover_source
 from pipeline.qemu.source_gateway import SourceGateway
 from pipeline.qemu.source_vm import SourceOutcome, SourceSettings, SourceVm
@@ -70,7 +69,12 @@ class _Destination:
     session: Session
     cleanup: Cleanup
     gateway: DestinationGateway | None = None
-    handed_over: bool = False
+    preparing: "asyncio.Task[QemuFacts] | None" = None
+    kept: bool = False
+    #: Whether `prepare` was run: then whatever is there is this attempt's.
+    prepared: bool = False
+    #: Whether it was found to be a stopped QEMU that waits for a migration, so that it is ours to end.
+    accepted: bool = False
 
 
 class Host:
@@ -87,7 +91,7 @@ class Host:
         """`address` is where links arrive; `directory` is this host's own for sockets, 0700."""
         self.name = name
         self._address = address
-        self._directory = directory
+        self._directories = SessionDirectories(directory)
         self._tls = tls
         self._clock = clock
         self._sources: dict[str, _Source] = {}
@@ -110,29 +114,37 @@ class Host:
         return time.time_ns()
 
     async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
-        """Start a fresh destination and let it wait for its migration. On an error it has been cleaned up."""
+        """Start a fresh destination and let it wait for its migration. Raises `KuakaError`; clean up then."""
         self._last_asked = self._clock()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
-        self._make_session_directory(order.terms.session, order.socket_user)
+        if order.prepare is not None:
+            refuse_occupied(order.vm, Path(order.qmp))
+        self._directories.make(order.terms.session, order.socket_user)
         cleanup = order.cleanup
         incoming = Path(cleanup.environment["KUAKA_INCOMING"])
         session = Session(order.terms.session, self._pool.abort)
         destination = _Destination(DestinationVm(order.vm, Path(order.qmp)), session, cleanup)
         self._destinations[order.terms.session] = destination
-        try:
-            if order.prepare is not None:
-                await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, cleanup.environment)
-            facts = await destination.vm.connect()
-            await destination.vm.listen(order.terms.channels, incoming)
-            os.chmod(incoming, 0o600)  # noqa: PTH101 - one call on a file that exists, nothing to wait for
-        except BaseException:
-            await self.cleanup_destination(cleanup)
-            raise
+        destination.preparing = asyncio.create_task(self._prepare(order, destination, incoming))
+        await asyncio.wait((destination.preparing,))
+        if destination.preparing.cancelled():
+            raise MigrationError(f"{order.vm}: the destination was removed while it was being prepared")
+        facts = destination.preparing.result()
         destination.gateway = DestinationGateway(
             incoming, self._link_terms(order.terms, "", 0), session, self._pool, native_zero=facts.native_zero_pages
         )
         return DestinationReady(self._address, self._port.port, facts)
+
+    async def _prepare(self, order: DestinationOrder, destination: _Destination, incoming: Path) -> QemuFacts:
+        if order.prepare is not None:
+            destination.prepared = True
+            await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, order.cleanup.environment)
+        facts = await destination.vm.connect()
+        destination.accepted = True
+        await destination.vm.listen(order.terms.channels, incoming)
+        os.chmod(incoming, 0o600)  # noqa: PTH101 - one call on a file that exists, nothing to wait for
+        return facts
 
     async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
         """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
@@ -153,13 +165,13 @@ class Host:
         source = self._source(order.terms.session)
         settings = SourceSettings(order.terms.channels, order.terms.downtime_limit_ms, order.zero_page_detection)
         await source.vm.configure(settings, facts)
-        directory = self._make_session_directory(order.terms.session, order.socket_user)
+        directory = self._directories.make(order.terms.session, order.socket_user)
         source.gateway = SourceGateway(
             directory / "outgoing",
             self._link_terms(order.terms, order.address, order.port),
             source.session,
             self._pool,
-            _uid(order.socket_user),
+            uid_of(order.socket_user),
         )
         await source.vm.start(source.gateway.socket_path)
 
@@ -167,12 +179,13 @@ class Host:
         """Wait for the source's end, whatever it is. Raises `MigrationError` when QEMU goes."""
         return await self._source(session_id).vm.outcome(self._source(session_id).session)
 
+    async def keep_destination(self, session_id: str) -> None:
+        """Never clean this destination up unless told to, from now on. Before the hand-over is recorded."""
+        self._destination(session_id).kept = True
+
     async def resume_destination(self, session_id: str) -> int:
         """Start the guest here; its time by this host's clock, ns. Only after the hand-over was recorded."""
-        destination = self._destination(session_id)
-        # From here on this host never cleans the guest up by itself: it may be the only one there is.
-        destination.handed_over = True
-        return await destination.vm.resume()
+        return await self._destination(session_id).vm.resume()
 
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
         """How far the sessions have come; also the controller's sign of life."""
@@ -204,10 +217,18 @@ class Host:
         await self._source(session_id).vm.cancel()
 
     async def resume_source(self, session_id: str) -> str:
-        """After a failure, the destination known to be gone: settings restored, the guest runs if it ran. Its state."""
+        """After a failure, the destination known to be gone: settings restored, the guest runs if it ran. Its state.
+
+        "gone" for a QEMU that has ended. Raises `MigrationError` for one that cannot be told.
+        """
         vm = self._source(session_id).vm
-        await vm.restore()
-        return await vm.resume()
+        try:
+            await vm.restore()
+            return await vm.resume()
+        except KuakaError:
+            if is_there(vm.qmp_path):
+                raise
+            return "gone"
 
     async def finish_source(self, session_id: str) -> MigrationProgress:
         """Forget a source, its gateway closed; the final counters."""
@@ -220,24 +241,37 @@ class Host:
         return MigrationProgress(source.session.totals(), source.session.error)
 
     async def finish_destination(self, session_id: str) -> MigrationProgress:
-        """Forget a destination that was handed over; the final counters."""
-        destination = self._destinations.pop(session_id)
+        """Forget a destination without touching its guest; the final counters."""
+        destination = self._destinations.pop(session_id, None)
+        if destination is None:
+            return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
         await self._settle(destination.session, destination.gateway)
         await destination.vm.disconnect()
         self._remove_directory(session_id)
         return MigrationProgress(destination.session.totals(), destination.session.error)
 
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
-        """Remove a destination: it is gone when this returns. Raises `MigrationError` when that is not sure."""
+        """Remove a destination: it is gone when this returns. Raises `MigrationError` when that is not sure.
+
+        A QEMU that was there before and was refused as a destination is left alone, whatever it is.
+        """
         destination = self._destinations.pop(cleanup.session, None)
         if destination is not None:
+            if destination.preparing is not None:
+                # What `prepare` starts must be there when it is removed, or it would appear afterwards.
+                destination.preparing.cancel()
+                await asyncio.wait((destination.preparing,))
             destination.session.fail("the destination is being cleaned up")
             await self._settle(destination.session, destination.gateway)
             await destination.vm.disconnect()
+        if destination is not None and not destination.prepared and not destination.accepted:
+            self._remove_directory(cleanup.session)
+            return
         try:
             if cleanup.command is not None:
                 await run_command(f"{cleanup.vm}: cleanup on {self.name}", cleanup.command, cleanup.environment)
-            await remove_destination(cleanup.vm, Path(cleanup.environment["KUAKA_QMP"]), end_it=cleanup.command is None)
+            ours = cleanup.command is None and destination is not None and destination.accepted
+            await remove_destination(cleanup.vm, Path(cleanup.environment["KUAKA_QMP"]), ours=ours)
         finally:
             self._remove_directory(cleanup.session)
 
@@ -288,14 +322,12 @@ class Host:
         return await recover_destination(vm, Path(qmp))
 
     async def watch_for_orphans(self) -> None:
-        """Run for ever: clean up when the controller has gone."""
-        while True:
+        """Return when the controller has gone."""
+        while self._clock() - self._last_asked < ORPHAN_S:  # noqa: ASYNC110 - nobody tells when nobody is there
             await asyncio.sleep(_ORPHAN_CHECK_S)
-            if self._clock() - self._last_asked > ORPHAN_S and (self._sources or self._destinations):
-                await self.abandon()
 
     async def abandon(self) -> None:
-        """Cut every session, cancel every source, clean up every destination that was not handed over."""
+        """Cut every session, cancel every source, clean up every destination that is not to be kept."""
         await self._images.abandon()
         for session_id, source in list(self._sources.items()):
             source.session.fail("the controller has gone")
@@ -303,7 +335,7 @@ class Host:
                 await source.vm.cancel()
             await self.finish_source(session_id)
         for session_id, destination in list(self._destinations.items()):
-            if destination.handed_over:
+            if destination.kept:
                 await self.finish_destination(session_id)
                 continue
             try:
@@ -352,19 +384,9 @@ class Host:
             terms.rate_bytes_s,
         )
 
-    def _make_session_directory(self, session_id: str, socket_user: str | None) -> Path:
-        directory = Path(session_directory(str(self._directory), session_id))
-        uid = _uid(socket_user)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if uid is not None:
-            # QEMU's user must reach its sockets: it owns the session's directory, and may pass through ours.
-            os.chown(directory, uid, -1)
-            self._directory.chmod(0o711)
-        return directory
-
     def _remove_directory(self, session_id: str) -> None:
         if session_id not in self._sources and session_id not in self._destinations:
-            shutil.rmtree(session_directory(str(self._directory), session_id), ignore_errors=True)
+            self._directories.remove(session_id)
 
     def _source(self, session_id: str) -> _Source:
         try:
@@ -377,12 +399,3 @@ class Host:
             return self._destinations[session_id]
         except KeyError:
             raise MigrationError(f"host {self.name} has no destination of session {session_id[:8]}") from None
-
-
-def _uid(user: str | None) -> int | None:
-    if user is None:
-        return None
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise SpecError(f"socketUser {user!r} does not exist on this host") from None

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.codecs.codec import CodecId
 from pipeline.errors import DeadlineError, KuakaError
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.migration import cancellation, to_its_end
-from pipeline.fleet.orders import ImageSourceOrder, ImageTargetOrder, TransferTerms
+from pipeline.fleet.orders import ImageOutcome, ImageSourceOrder, ImageTargetOrder, TransferTerms
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status
 from pipeline.image_channels import extent_bytes_of
@@ -51,36 +52,55 @@ class ImageMigration:
         self.destination = destination
         self._order = order
         self._recorder = recorder
+        self._asked = False
+        #: Whether something may be left that nobody could remove; the journal then keeps the migration open.
+        self._in_doubt = False
         self._began_s = time.monotonic()
 
     async def run(self) -> MigrationResult:
         """Migrate; every failure is in the result."""
-        self._recorder.begun(self.session, {"host": self.destination.name, "path": self._order.destination_path})
+        place = {"host": self.destination.name, "path": self._order.destination_path}
+        try:
+            self._recorder.begun(self.session, place)
+        except KuakaError as error:
+            return self._failed(error, Status.FAILED, (str(error),))
         try:
             async with asyncio.timeout(self._order.timeout_s):
-                result = await self._migrate()
+                facts, outcome = await self._send()
         except TimeoutError:
-            error = DeadlineError(f"not finished within {self._order.timeout_s:g} s")
-            result = await to_its_end(self._undo(error, Status.FAILED))
-        except KuakaError as failure:
-            result = await to_its_end(self._undo(failure, Status.FAILED))
-        except asyncio.CancelledError as cancelled:
-            result = await to_its_end(self._undo(*cancellation(cancelled)))
-        self._recorder.finished(result.status, result.error)
+            ending = self._undo(DeadlineError(f"not finished within {self._order.timeout_s:g} s"), Status.FAILED)
+        except KuakaError as error:
+            ending = self._undo(error, Status.FAILED)
+        except asyncio.CancelledError as error:
+            ending = self._undo(*cancellation(error))
+        else:
+            # Giving it its name is one step: it is done or not, never stopped half-way.
+            ending = self._commit(facts, outcome)
+        result = await to_its_end(ending)
+        if not self._in_doubt:
+            # What cannot be recorded stays open: the next command finds nothing left to do.
+            with contextlib.suppress(KuakaError):
+                self._recorder.finished(result.status, result.error)
         return result
 
-    async def _migrate(self) -> MigrationResult:
+    async def _send(self) -> tuple[ImageFacts, ImageOutcome]:
         order = self._order
         facts = await self.source.inspect_image(order.source_path)
         terms = self._terms(facts)
         target = ImageTargetOrder(order.vm, order.destination_path, order.reuse, order.overwrite, facts, terms)
+        self._asked = True
         address, port = await self.destination.prepare_image(target)
         await self.source.start_image(ImageSourceOrder(order.vm, order.source_path, facts, terms, address, port))
-        outcome = await self.source.await_image(self.session)
-        await self.destination.commit_image(self.session, outcome.digest, facts.mode)
+        return facts, await self.source.await_image(self.session)
+
+    async def _commit(self, facts: ImageFacts, outcome: ImageOutcome) -> MigrationResult:
+        try:
+            await self.destination.commit_image(self.session, outcome.digest, facts.mode)
+        except KuakaError as error:
+            return await self._undo(error, Status.FAILED)
         counters = outcome.counters
         return MigrationResult(
-            order.vm,
+            self.vm,
             self.kind,
             Status.COMPLETED,
             verified=True,
@@ -94,12 +114,27 @@ class ImageMigration:
         )
 
     async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
-        for host in (self.source, self.destination):
-            # A host that has died has nothing running; what it left half-written is for the next command's sweep.
-            with contextlib.suppress(KuakaError):
-                await host.abort_image(self.session)
+        reasons = [str(error)]
+        # A source that has died sends nothing any more.
+        with contextlib.suppress(KuakaError):
+            await self.source.abort_image(self.session)
+        try:
+            if self._asked:
+                await self.destination.abort_image(self.session)
+        except KuakaError as failure:
+            # Something half-written may be left there.
+            reasons.append(str(failure))
+            self._in_doubt = True
+        return self._failed(error, status, reasons)
+
+    def _failed(self, error: KuakaError, status: Status, reasons: Sequence[str]) -> MigrationResult:
         return MigrationResult(
-            self.vm, self.kind, status, total_ms=self._elapsed_ms(), error=str(error), exit_code=error.exit_code
+            self.vm,
+            self.kind,
+            status,
+            total_ms=self._elapsed_ms(),
+            error="; ".join(dict.fromkeys(reasons)),
+            exit_code=error.exit_code,
         )
 
     def _terms(self, facts: ImageFacts) -> TransferTerms:

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.codecs.codec import CodecId
 from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, MigrationError, SpecError
@@ -38,6 +38,8 @@ from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.shard import ShardCounters
 from pipeline.wire.handshake import SESSION_BYTES
+
+Result = TypeVar("Result")
 
 _CLOCK_PROBES = 3
 #: A source that was told to give up has done so within this time, or its QEMU hangs.
@@ -272,7 +274,7 @@ def cancellation(error: asyncio.CancelledError) -> tuple[KuakaError, Status]:
     return InterruptedMigration("cancelled"), Status.CANCELLED
 
 
-async def to_its_end(work: Coroutine[Any, Any, MigrationResult]) -> MigrationResult:
+async def to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work` whatever cancellation arrives meanwhile."""
     task = asyncio.ensure_future(work)
     while not task.done():

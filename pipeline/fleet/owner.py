@@ -5,6 +5,7 @@ A zombie is dead: it will do nothing any more.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _PROC = Path("/proc")
 _STATE_FIELD = 3
 _START_FIELD = 22
 _DEAD_STATES = frozenset("ZXx")
+_BOOT_CHARACTERS = 8
+_RUN_NAME = re.compile(r"run-([0-9a-f]{8})-([0-9]+)-([0-9]+)(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,16 @@ def _stat(proc: Path, pid: int) -> tuple[str, int]:
 
 def _boot_id(proc: Path) -> str:
     return (proc / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
+
+
+def run_name(owner: Owner) -> str:
+    """What the actors of this owner's command are named after; `owner_of_run` reads it."""
+    return f"run-{owner.boot_id[:_BOOT_CHARACTERS]}-{owner.pid}-{owner.started_ticks}"
+
+
+def owner_of_run(name: str, me: Owner) -> Owner | None:
+    """Whose a run is, by its name; None for one of another machine, or of this one before it was booted."""
+    match = _RUN_NAME.match(name)
+    if match is None or match[1] != me.boot_id[:_BOOT_CHARACTERS]:
+        return None
+    return Owner(int(match[2]), int(match[3]), me.boot_id)

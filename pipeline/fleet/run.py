@@ -1,12 +1,11 @@
 """A run: every migration of a spec at the same time, watched until the last has ended.
 
-The run polls the hosts for progress, which is also the sign by which they know that somebody is still there, and ends
-everything when the cluster's head has gone. It keeps the journal: what is in there and not finished is what the next
-command sweeps.
+The run polls the hosts for progress and ends everything when the cluster's head has gone.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,8 +15,10 @@ from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.results import MigrationResult, Status
 
 _PROGRESS_PERIOD_S = 0.25
+#: A host that takes longer has nothing to say this time.
+_PROGRESS_TIMEOUT_S = 1.0
 #: Given to the hosts to put things back when the head has gone.
-_GIVE_UP_S = 4.0
+GIVE_UP_S = 3.0
 
 #: Called with the progress of every live session, by VM.
 OnProgress = Callable[[Mapping[str, MigrationProgress]], None]
@@ -41,10 +42,15 @@ class Attempt(Protocol):
 class FleetRun:
     """The migrations of one command."""
 
-    def __init__(self, attempts: Sequence[Attempt], on_progress: OnProgress, watch: Watch) -> None:
+    def __init__(
+        self, attempts: Sequence[Attempt], on_progress: OnProgress, watch: Watch, give_up_s: float = GIVE_UP_S
+    ) -> None:
         self._attempts = attempts
         self._on_progress = on_progress
         self._watch = watch
+        self._give_up_s = give_up_s
+        #: Whether the cluster was lost: nothing new can be started on it.
+        self.cluster_lost = False
         #: Whether `run` gave up waiting for a migration that does not answer; the process should end without
         #: asyncio's manners.
         self.abandoned = False
@@ -56,22 +62,22 @@ class FleetRun:
         watching = asyncio.create_task(self._watch())
         pending: set[asyncio.Task[Any]] = {*tasks}
         reason: str | None = None
-        give_up_s: float | None = None
+        deadline_s: float | None = None
         while pending:
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             try:
-                done, _ = await asyncio.wait(
-                    (*pending, watching), timeout=give_up_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait((*pending, watching), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:
                 for task in pending:
                     task.cancel()
                 continue
             pending -= done
-            if give_up_s is not None and not done:
+            if deadline_s is not None and not done:
                 break
             if watching in done:
+                self.cluster_lost = True
                 reason = str(watching.exception())
-                give_up_s = _GIVE_UP_S
+                deadline_s = time.monotonic() + self._give_up_s
                 watching = asyncio.create_task(_never())
                 for task in pending:
                     task.cancel(reason)
@@ -84,18 +90,16 @@ class FleetRun:
         ]
 
     async def _poll(self) -> None:
-        by_host: dict[str, tuple[HostHandle, list[str]]] = {}
         names = {attempt.session: attempt.vm for attempt in self._attempts}
+        sources: dict[str, tuple[HostHandle, list[str]]] = {}
         for attempt in self._attempts:
-            for host in (attempt.source, attempt.destination):
-                by_host.setdefault(host.name, (host, []))
-            by_host[attempt.source.name][1].append(attempt.session)
+            sources.setdefault(attempt.source.name, (attempt.source, []))[1].append(attempt.session)
         while True:
             found: dict[str, MigrationProgress] = {}
-            for host, sessions in by_host.values():
+            for host, sessions in sources.values():
                 # A host that has died fails its migrations by itself; here it just has nothing to say.
-                with contextlib.suppress(KuakaError):
-                    found.update(await host.progress(sessions))
+                with contextlib.suppress(KuakaError, TimeoutError):
+                    found.update(await asyncio.wait_for(host.progress(sessions), _PROGRESS_TIMEOUT_S))
             self._on_progress({names[session]: progress for session, progress in found.items()})
             await asyncio.sleep(_PROGRESS_PERIOD_S)
 

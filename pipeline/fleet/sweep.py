@@ -1,4 +1,4 @@
-"""Cleaning up after commands that died: every unfinished migration in the journal is brought to its end by the agents.
+"""Cleaning up after commands or agents that died: unfinished migrations in the journal are brought to their end.
 
 The rule is that of `fleet.migration`. Not handed over: the destination is removed, and once it is gone for certain
 the source runs again if the migration had stopped it. Handed over: the destination owns the guest; if it is there it
@@ -44,10 +44,10 @@ async def sweep(
             try:
                 state = await _finish(migration, hosts)
             except KuakaError as error:
-                say(f"{migration.vm}: a dead command's migration is still in doubt: {error}")
+                say(f"{migration.vm}: a migration that was not brought to its end is in doubt: {error}")
                 continue
-            journal.finish_migration(migration.id, "failed", f"the command died; swept: {state}")
-            say(f"{migration.vm}: cleaned up after a dead command: {state}")
+            journal.finish_migration(migration.id, "failed", f"swept: {state}")
+            say(f"{migration.vm}: a migration that was not brought to its end: {state}")
         try:
             journal.finish_run(run.id)
         except KuakaError:

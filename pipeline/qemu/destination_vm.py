@@ -1,12 +1,11 @@
 """A destination QEMU under kuaka's hand: started with -S, it waits for a migration and runs only when it is told to."""
 
 import asyncio
-import socket
 from pathlib import Path
 
 from pipeline.errors import KuakaError, MigrationError, SpecError
 from pipeline.qemu.compatibility import destination_problems
-from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
+from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns, is_there
 from pipeline.qemu.source_vm import set_capabilities
 
 #: A destination that `prepare` has just started answers within this time.
@@ -71,34 +70,37 @@ class DestinationVm:
         await self._qmp.disconnect()
 
 
-async def remove_destination(name: str, qmp_path: Path, *, end_it: bool) -> None:
-    """Make sure that no QEMU answers at `qmp_path` any more, telling it to end (`end_it`) where nobody else has.
+def refuse_occupied(name: str, qmp_path: Path) -> None:
+    """Raise `SpecError` when a QEMU answers where `prepare` is to start a fresh one."""
+    if is_there(qmp_path):
+        raise SpecError(
+            f"{name} (destination): a QEMU answers at {qmp_path} already: end it, or give the path that prepare uses"
+        )
 
-    Raises `MigrationError` when one still does: then a second guest may exist.
+
+async def remove_destination(name: str, qmp_path: Path, *, ours: bool) -> None:
+    """Make sure that no QEMU answers at `qmp_path` any more.
+
+    One that is `ours`, or that still waits for its migration, is told to end; any other is left alone, for it may be a
+    guest that somebody needs. Raises `MigrationError` when one still answers: then a second guest may exist.
     """
-    if end_it and _answers(qmp_path):
-        qmp = Qmp(qmp_path, f"{name} (destination)")
-        try:
-            await qmp.connect()
-            await qmp.execute("quit")
-        except KuakaError:
-            # It may have ended before it could answer; what counts is looked at below.
-            await qmp.disconnect()
+    if is_there(qmp_path):
+        await _end(Qmp(qmp_path, f"{name} (destination)"), ours=ours)
     deadline = asyncio.get_running_loop().time() + _END_TIMEOUT_S
-    while _answers(qmp_path):
+    while is_there(qmp_path):
         if asyncio.get_running_loop().time() > deadline:
-            raise MigrationError(f"{name}: the destination QEMU still answers at {qmp_path}: end it by hand")
+            raise MigrationError(f"{name}: a QEMU still answers at {qmp_path}: look at it, and end it by hand")
         await asyncio.sleep(_APPEAR_POLL_S)
 
 
-def _answers(qmp_path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(1.0)
-        try:
-            sock.connect(str(qmp_path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError:
-            # A full backlog or a hanging QEMU: something is there.
-            return True
-    return True
+async def _end(qmp: Qmp, *, ours: bool) -> None:
+    try:
+        await qmp.connect()
+        status: str = (await qmp.execute("query-status"))["status"]
+        if status == "inmigrate" or (ours and status != "running"):
+            await qmp.execute("quit")
+    except KuakaError:
+        # It may end before it can answer; what counts is whether it still does, which the caller looks at.
+        return
+    finally:
+        await qmp.disconnect()

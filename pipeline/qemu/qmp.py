@@ -133,6 +133,10 @@ class Qmp:
             if event["event"] in names:
                 return event
 
+    def waiting_events(self, *names: str) -> list[Message]:
+        """The events of these names that have arrived already; others are dropped."""
+        return [event for event in self.events.clear() if event["event"] in names]
+
     async def _wait_event(self) -> Message:
         if not self.events.empty():
             return await self.events.get()
@@ -161,3 +165,17 @@ def event_time_ns(event: Message) -> int:
     """When QEMU says an event happened: its host's real-time clock."""
     stamp: Any = event["timestamp"]
     return int(stamp["seconds"]) * 10**9 + int(stamp["microseconds"]) * 1000
+
+
+def is_there(path: Path) -> bool:
+    """Whether a QEMU holds the QMP socket at `path`, be it busy or hanging; False only when there is certainly none."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            # A full backlog, a socket of another user: something is there.
+            return True
+    return True

@@ -35,6 +35,8 @@ class SourceOutcome:
 
     completed: bool
     cancelled: bool
+    #: Whether the guest ran until the migration stopped it; one that was paused must arrive paused.
+    was_running: bool
     error: str | None
     stopped_ns: int | None
     statistics: dict[str, Any]
@@ -44,6 +46,7 @@ class SourceVm:
     """One source QEMU; `connect` first."""
 
     def __init__(self, name: str, qmp_path: Path) -> None:
+        self.qmp_path = qmp_path
         self._qmp = Qmp(qmp_path, f"{name} (source)")
         self._capabilities_before: dict[str, bool] = {}
         self._parameters_before: dict[str, Any] = {}
@@ -86,7 +89,8 @@ class SourceVm:
         failing_since: float | None = None
         while True:
             status = await self._next_status()
-            if status in _ENDED:
+            # "none": it failed before QEMU was told to migrate.
+            if status in _ENDED or (status == "none" and session.error is not None):
                 break
             if session.error is not None:
                 now = asyncio.get_running_loop().time()
@@ -95,9 +99,13 @@ class SourceVm:
                     await self.cancel()
                     failing_since = now
         statistics = await self._qmp.execute("query-migrate")
+        # QEMU may have been asked before its events were looked at.
+        for event in self._qmp.waiting_events("STOP"):
+            self._stopped_ns = event_time_ns(event)
+        was_running = self._was_running or self._stopped_ns is not None
         completed = status == "completed"
         error = None if completed else session.error or statistics.get("error-desc") or f"QEMU says {status}"
-        return SourceOutcome(completed, status == "cancelled", error, self._stopped_ns, statistics)
+        return SourceOutcome(completed, status == "cancelled", was_running, error, self._stopped_ns, statistics)
 
     async def statistics(self) -> dict[str, Any]:
         """QEMU's query-migrate, as it is."""
@@ -109,13 +117,16 @@ class SourceVm:
         await self._qmp.execute("migrate_cancel")
 
     async def restore(self) -> None:
-        """After a failure: QEMU's settings as they were before."""
+        """After a failure: QEMU's settings as they were before. Raises `MigrationError`."""
         if self._capabilities_before:
             await set_capabilities(self._qmp, self._capabilities_before)
             await self._qmp.execute("migrate-set-parameters", **self._parameters_before)
 
     async def resume(self) -> str:
-        """Let the guest run again if it ran before; only once the destination is known to be gone. Its state."""
+        """Let the guest run again if it ran before; only once the destination is known to be gone. Its state.
+
+        Raises `MigrationError` when it cannot be told.
+        """
         status: str = (await self._qmp.execute("query-status"))["status"]
         if self._was_running and status != "running":
             await self._qmp.execute("cont")
