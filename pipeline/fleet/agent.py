@@ -223,9 +223,9 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         await self._call(self._actor.abort_image.remote(session_id))
 
-    async def recover_source(self, vm: str, qmp: str) -> str:
+    async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
         """See `Host`."""
-        return str(await self._call(self._actor.recover_source.remote(vm, qmp)))
+        return str(await self._call(self._actor.recover_source.remote(vm, qmp, paused=paused)))
 
     async def recover_destination(self, vm: str, qmp: str) -> str:
         """See `Host`."""

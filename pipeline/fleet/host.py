@@ -310,12 +310,12 @@ class Host:
         """Remove what a dead command left of an image."""
         await asyncio.to_thread(remove_partial, path, session_id)
 
-    async def recover_source(self, vm: str, qmp: str) -> str:
+    async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
         """Give up what a dead command left of a migration; the guest runs again if that had stopped it. Its state.
 
-        Only with the destination known to be gone. A source that has ended needs nothing.
+        `paused`: it did not run before. Only with the destination known to be gone.
         """
-        return await recover_source(vm, Path(qmp))
+        return await recover_source(vm, Path(qmp), paused=paused)
 
     async def recover_destination(self, vm: str, qmp: str) -> str:
         """Let a guest run that a dead command had handed over; its state. Raises `KuakaError` if it cannot."""

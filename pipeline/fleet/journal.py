@@ -4,7 +4,8 @@ An SQLite file (WAL, synchronous=FULL) in the state directory, shared by every k
 machine. The rules:
 
 1. What returned is on disk. The hand-over of a guest is recorded before the destination is told to run, so after it the
-   source must never be continued, and without it the destination must never be.
+   source must never be continued, and without it the destination must never be. It is taken back only where the
+   destination is gone for certain.
 2. A run has one owner. Only the owner's process records anything about it; after the owner's death another takes the
    run over, atomically, and an owner that was only thought dead is refused from then on: it cannot hand a guest over.
 3. Every change is one statement in a transaction of its own: a process killed in the middle of one has changed nothing.
@@ -173,6 +174,10 @@ class Journal:
         A raise means that the destination must not be told to run.
         """
         self._change_own("UPDATE migration SET handed_over = 1", (), migration)
+
+    def record_take_back(self, migration: int) -> None:
+        """Record that the guest belongs to its source again: its destination was removed for certain."""
+        self._change_own("UPDATE migration SET handed_over = 0", (), migration)
 
     def finish_migration(self, migration: int, state: str, error: str | None = None) -> None:
         """Record the end of an own migration, after which nothing of it is left to clean up."""

@@ -138,6 +138,8 @@ class GuestMigration:
     async def _prepare(self) -> None:
         order, terms = self._order, self._terms()
         self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
+        if self._inspected.status == "paused":
+            self._recorder.paused()
         self._asked = True
         ready = await self.destination.prepare_destination(
             DestinationOrder(order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, terms)
@@ -159,8 +161,9 @@ class GuestMigration:
     async def _hand_over(self, outcome: SourceOutcome) -> int | None:
         """Give the guest to the destination; when it runs there by its host's clock, None for one that was paused."""
         await self.destination.keep_destination(self.session)
-        self._recorder.handed_over()
+        # A record that failed may be on disk nevertheless.
         self._recorded = True
+        self._recorder.handed_over()
         if not outcome.was_running:
             # A guest that was paused before arrives paused: nobody asked for it to run.
             return None
@@ -176,16 +179,26 @@ class GuestMigration:
                     await self.source.fail(self.session, str(error))
                     await self.source.cancel_source(self.session)
                     await self.source.await_source(self.session)
-        gone = await self._remove_destination(reasons)
-        if self._inspected is not None and gone:
-            try:
-                await self.source.resume_source(self.session)
-            except KuakaError as failure:
-                reasons.append(str(failure))
-                self._in_doubt = True
+        if await self._remove_destination(reasons) and self._inspected is not None:
+            await self._give_back(reasons)
         with contextlib.suppress(KuakaError):
             progress = await self.source.finish_source(self.session)
         return self._failed(error, status, reasons, progress)
+
+    async def _give_back(self, reasons: list[str]) -> None:
+        """The destination is gone for certain: the source owns the guest again."""
+        try:
+            if self._recorded:
+                self._recorder.taken_back()
+        except KuakaError as failure:
+            # The guest is not left stopped for that; a sweep will find no destination and start nothing.
+            reasons.append(str(failure))
+            self._in_doubt = True
+        try:
+            await self.source.resume_source(self.session)
+        except KuakaError as failure:
+            reasons.append(str(failure))
+            self._in_doubt = True
 
     async def _remove_destination(self, reasons: list[str]) -> bool:
         """Whether there is certainly no destination guest left; what went wrong is added to `reasons`."""

@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.fleet.journal import Journal
 
+#: State of a migration whose guest was paused before: whoever puts things right does not start it, either.
+PAUSED = "paused"
+
 
 class Recorder:
     """One migration's entries in the journal; every call returns when it is durable and raises `KuakaError`."""
@@ -34,9 +37,17 @@ class Recorder:
             state="begun",
         )
 
+    def paused(self) -> None:
+        """The guest does not run, and is not to run at the destination."""
+        self._journal.set_state(self._begun(), PAUSED)
+
     def handed_over(self) -> None:
         """From here on the destination owns the guest."""
         self._journal.record_hand_over(self._begun())
+
+    def taken_back(self) -> None:
+        """The destination is gone for certain: the source owns the guest again."""
+        self._journal.record_take_back(self._begun())
 
     def finished(self, state: str, error: str | None) -> None:
         """Nothing is left to be cleaned up."""

@@ -12,6 +12,7 @@ from pipeline.errors import KuakaError
 from pipeline.fleet.journal import Journal, Migration
 from pipeline.fleet.orders import Cleanup
 from pipeline.fleet.owner import Owner
+from pipeline.fleet.recorder import PAUSED
 
 
 class SweepingHost(Protocol):
@@ -20,7 +21,7 @@ class SweepingHost(Protocol):
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
         """Remove a destination for certain."""
 
-    async def recover_source(self, vm: str, qmp: str) -> str:
+    async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
         """Give up the migration a dead command left, and let the guest run if that migration had stopped it."""
 
     async def recover_destination(self, vm: str, qmp: str) -> str:
@@ -61,11 +62,15 @@ async def _finish(migration: Migration, hosts: Mapping[str, SweepingHost]) -> st
         await destination.remove_partial(migration.destination["path"], migration.session)
         return "the half-written image was removed"
     cleanup = Cleanup(**migration.destination["cleanup"])
+    paused = migration.state == PAUSED
+    if migration.handed_over and paused:
+        return "the guest was handed over and is paused at the destination, as it was before"
     if migration.handed_over:
         state = await destination.recover_destination(migration.vm, cleanup.environment["KUAKA_QMP"])
         return f"the guest was handed over and is {state} at the destination"
     await destination.cleanup_destination(cleanup)
-    return f"the guest is {await source.recover_source(migration.vm, migration.source['qmp'])} at the source"
+    state = await source.recover_source(migration.vm, migration.source["qmp"], paused=paused)
+    return f"the guest is {state} at the source"
 
 
 def _host(hosts: Mapping[str, SweepingHost], record: Mapping[str, Any]) -> SweepingHost:

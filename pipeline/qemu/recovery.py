@@ -17,9 +17,10 @@ _CANCEL_TIMEOUT_S = 5.0
 _CANCEL_POLL_S = 0.05
 
 
-async def recover_source(vm: str, qmp_path: Path) -> str:
-    """Cancel a migration under way and let a guest run that a migration has stopped; its state, or "gone".
+async def recover_source(vm: str, qmp_path: Path, *, paused: bool) -> str:
+    """Cancel a migration under way and let a guest run that it has stopped; its state, or "gone".
 
+    `paused`: the guest did not run before the migration, so it is not told to.
     Raises `KuakaError` for one that is there and cannot be told.
     """
     if not is_there(qmp_path):
@@ -28,7 +29,7 @@ async def recover_source(vm: str, qmp_path: Path) -> str:
         await qmp.execute("migrate_cancel")
         await _until_cancelled(qmp)
         status: str = (await qmp.execute("query-status"))["status"]
-        if status in _STOPPED_BY_MIGRATION:
+        if status in _STOPPED_BY_MIGRATION and not paused:
             await qmp.execute("cont")
             status = (await qmp.execute("query-status"))["status"]
         return status
