@@ -65,7 +65,7 @@ class RunningGuest:
             file.truncate(size)
             self.ram = mmap.mmap(file.fileno(), size)
         command = [
-            *(require_tool(qemu), "-accel", "tcg", "-machine", f"{machine},memory-backend=ram", "-m", f"{size >> 20}"),
+            *(require_tool(qemu), "-accel", "tcg", "-machine", f"{machine},memory-backend=ram", "-m", f"{size >> 10}K"),
             *("-object", f"memory-backend-file,id=ram,share=on,size={size},mem-path={ram_file}"),
             *("-nodefaults", "-display", "none", "-no-reboot"),
             *("-drive", f"file={disk},format=raw,if=ide,file.locking=off"),
