@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pipeline.codecs.codec import CodecId, codec_for
+from pipeline.codecs.codec import CodecId
+from pipeline.codecs.table import codec_for
 from pipeline.errors import LinkError
 from pipeline.image_channels import ImageChannelSource, ImageSink
 from pipeline.jobs import ImageSinkJob, ImageSourceJob, Job, MultifdSinkJob, MultifdSourceJob
 from pipeline.memory.image_extents import ExtentDigest
 from pipeline.memory.image_source import ImageSource
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
+from pipeline.qemu.destination_socket import connect_destination
 from pipeline.qemu.multifd import PAGES_PER_PACKET
 from pipeline.qemu.multifd_sink import MultifdSink
 from pipeline.qemu.multifd_source import MultifdSource
@@ -115,7 +117,11 @@ def _run_multifd_source(channel: Channel, job: MultifdSourceJob, qemu: SocketTra
 
 def _run_multifd_sink(channel: Channel, job: MultifdSinkJob, sock: socket.socket) -> None:
     terms = job.terms
-    sink = MultifdSink(lambda: _connect_qemu(job.qemu_socket), terms.channel, terms.channels, job.native_zero)
+
+    def connect() -> SocketTransport:
+        return connect_destination(Path(job.qemu_socket), "the destination QEMU's multifd channel")
+
+    sink = MultifdSink(connect, terms.channel, terms.channels, job.native_zero)
     _receive(channel, terms, sock, channel.hold(sink))
 
 
@@ -146,13 +152,3 @@ def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink
     transport, hello = accept_link(sock, preamble, terms)
     link = LinkReceiver(channel.hold(transport), codec_for(CodecId(hello.codec)), terms.peer)
     receive_all(link, sink, channel.counters)
-
-
-def _connect_qemu(path: str) -> SocketTransport:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise LinkError(f"the destination QEMU does not listen at {path}: {error.strerror}") from None
-    return SocketTransport(sock, "the destination QEMU's multifd channel")

@@ -1,4 +1,4 @@
-"""The interface every page codec keeps, and the table of those there are.
+"""The interface every page codec keeps, and the names and numbers they go by; `codecs.table` makes them.
 
 A codec turns the NORMAL pages of one batch into streams and back. It makes either one stream for the whole batch
 (the CPU codecs: a larger window compresses better) or one per page (accelerators work page by page). A stream that
@@ -8,7 +8,7 @@ bytes or raises: no codec writes, or allocates, past it, whatever the stream cla
 A codec object belongs to one thread at a time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -49,11 +49,6 @@ def codec_names() -> tuple[str, ...]:
     return tuple(codec_id.name.lower() for codec_id in CodecId)
 
 
-def codec_for(codec_id: CodecId, level: int | None = None) -> Codec:
-    """A codec object; `level` is on the codec's own scale, None its default. Raises `UsageError` for one it lacks."""
-    return _makers()[codec_id](level)
-
-
 def parse_codec(name: str) -> CodecId:
     """The codec called `name`; raises `UsageError` that lists the ones there are."""
     try:
@@ -69,18 +64,3 @@ def check_level(codec_id: CodecId, level: int | None, lowest: int, highest: int,
     if not lowest <= level <= highest:
         raise UsageError(f"level {level} does not exist for {codec_id.name.lower()}: choose {lowest} to {highest}")
     return level
-
-
-def _makers() -> Mapping[CodecId, Callable[[int | None], Codec]]:
-    # Imported here because each codec file imports this one for the interface.
-    from pipeline.codecs.deflate import DeflateCodec
-    from pipeline.codecs.lz4 import Lz4Codec
-    from pipeline.codecs.none import NoneCodec
-    from pipeline.codecs.zstd import ZstdCodec
-
-    return {
-        CodecId.NONE: NoneCodec,
-        CodecId.LZ4: Lz4Codec,
-        CodecId.ZSTD: ZstdCodec,
-        CodecId.DEFLATE: DeflateCodec,
-    }

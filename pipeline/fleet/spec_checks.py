@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.codecs.codec import codec_for, parse_codec
+from pipeline.codecs.codec import parse_codec
+from pipeline.codecs.table import codec_for
 from pipeline.errors import UsageError
 from pipeline.fleet.spec import (
     HostSpec,

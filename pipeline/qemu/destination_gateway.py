@@ -11,7 +11,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.codecs.codec import CodecId, codec_for
+from pipeline.codecs.codec import CodecId
+from pipeline.codecs.table import codec_for
 from pipeline.errors import KuakaError, LinkError, WireError
 from pipeline.jobs import MultifdSinkJob
 from pipeline.qemu.main_stream import CHUNK_BYTES, StreamSink, forward

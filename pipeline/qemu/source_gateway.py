@@ -6,9 +6,12 @@ forwarded here. Two links carry it, one each way, opened before anything else so
 session.
 
 Refused, with what to set instead: TLS of QEMU's own, multifd compression (by the worker, at the first packet), a stream
-without return-path, postcopy together with multifd, COLO.
+without return-path, postcopy together with multifd, COLO, another number of channels. The destination is told the
+reason over the return link, so that its user reads it, too.
 """
 
+import contextlib
+import logging
 import os
 import socket
 import threading
@@ -18,23 +21,27 @@ from pathlib import Path
 
 from pipeline.codecs.codec import codec_for
 from pipeline.control import listen_unix, peer_uid
-from pipeline.errors import KuakaError, MigrationError, WireError
+from pipeline.errors import KuakaError, LinkCut, MigrationError, WireError
 from pipeline.jobs import MultifdSourceJob
-from pipeline.qemu.main_channel import HeadState, MainChannelHead
-from pipeline.qemu.main_stream import CHUNK_BYTES, StreamSink, forward
+from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, forward
 from pipeline.qemu.multifd import INIT_BYTES, MAGIC, parse_init
+from pipeline.qemu.stream_checks import OutgoingWatch
 from pipeline.session import Session
 from pipeline.shard import ShardCounters, receive_all
 from pipeline.wire.handshake import Role
 from pipeline.wire.links import LinkReceiver, LinkSender
 from pipeline.wire.opening import LinkTerms, open_link
-from pipeline.wire.sockets import SocketTransport
+from pipeline.wire.sockets import SocketTransport, poll_readable
 from pipeline.wire.window import Window
 from pipeline.worker_pool import WorkerPool
 
 _MULTIFD_MAGIC = MAGIC.to_bytes(4, "big")
 _TLS_HANDSHAKE = 0x16
 _SHORTEST_MAGIC_BYTES = 4
+#: QEMU writes at once on what it opens; a connection that says nothing is a postcopy-preempt channel, or no QEMU's.
+_FIRST_BYTES_TIMEOUT_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 class SourceGateway:
@@ -54,29 +61,45 @@ class SourceGateway:
         self._terms = terms
         self._pool = pool
         self._allowed_uids: Collection[int] = {0, os.getuid()} | ({socket_uid} if socket_uid is not None else set())
-        self._listener = listen_unix(socket_path, socket.SOCK_STREAM, terms.channels + 2, socket_uid)
+        self._watch = OutgoingWatch(terms.channels)
         self._lock = threading.Lock()
-        self._links: tuple[LinkSender, LinkReceiver] | None = None
-        self._main_seen = False
-        self._channels_seen: set[int] = set()
-        self._head = MainChannelHead()
-        self._held_back = b""
+        self._closed = False
+        #: Connections that have not said what they are.
+        self._undecided: set[SocketTransport] = set()
+        self._main: SocketTransport | None = None
+        #: Set once the main channel is here, or never will be.
+        self._main_decided = threading.Event()
+        self._links_lock = threading.Lock()
+        self._sending: LinkSender | None = None
+        self._links_error: KuakaError | None = None
+        self._returning: threading.Thread | None = None
+        self._listener = listen_unix(socket_path, socket.SOCK_STREAM, terms.channels + 2, socket_uid)
         session.hold(self)
         threading.Thread(target=self._accept, name="source gateway", daemon=True).start()
+
+    @property
+    def channels_seen(self) -> int:
+        """How many multifd channels the source QEMU has opened; none means that nothing is accelerated."""
+        return self._watch.channels_seen
 
     def abort(self) -> None:
         """Stop listening; called by the session when it fails."""
         self.close()
 
     def close(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening, remove the socket and let go of what has not become part of the migration."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            undecided = list(self._undecided)
+        self._main_decided.set()
         self.socket_path.unlink(missing_ok=True)
-        try:
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
-        finally:
-            self._listener.close()
+        self._listener.close()
+        for qemu in undecided:
+            qemu.abort()
 
     def _accept(self) -> None:
         while True:
@@ -84,20 +107,28 @@ class SourceGateway:
                 sock, _address = self._listener.accept()
             except OSError:
                 return
-            if peer_uid(sock) not in self._allowed_uids:
+            if (uid := peer_uid(sock)) not in self._allowed_uids:
+                _log.warning("user %d may not connect to %s: --socket-user names who may", uid, self.socket_path)
                 sock.close()
                 continue
-            threading.Thread(target=self._classify, args=(sock,), name="source connection", daemon=True).start()
+            qemu = SocketTransport(sock, "the source QEMU's connection")
+            with self._lock:
+                if self._closed or len(self._undecided) > self._terms.channels + 1:
+                    qemu.close()
+                    continue
+                self._undecided.add(qemu)
+            threading.Thread(target=self._serve, args=(sock, qemu), name="source connection", daemon=True).start()
 
-    def _classify(self, sock: socket.socket) -> None:
-        qemu = SocketTransport(sock, "the source QEMU's connection")
-        self.session.hold(qemu)
+    def _serve(self, sock: socket.socket, qemu: SocketTransport) -> None:
         try:
-            magic = sock.recv(_SHORTEST_MAGIC_BYTES, socket.MSG_PEEK | socket.MSG_WAITALL)
+            magic = self._first_bytes(sock, qemu)
+            with self._lock:
+                self._undecided.discard(qemu)
+            self.session.hold(qemu)
             if magic == b"QEVM":
                 self._serve_main(qemu)
             elif magic == _MULTIFD_MAGIC:
-                self._hand_over(sock)
+                self._hand_over(sock, qemu)
             elif magic[:1] == bytes([_TLS_HANDSHAKE]):
                 raise MigrationError(
                     "the source QEMU encrypts its migration stream: unset tls-creds, kuaka encrypts between the hosts"
@@ -106,102 +137,126 @@ class SourceGateway:
                 raise MigrationError(
                     f"a connection to {self.socket_path} starts with {magic.hex()}: not a QEMU migration"
                 )
-        except OSError as error:
-            self.session.fail(f"the source QEMU's connection broke: {error.strerror}")
         except KuakaError as error:
-            self.session.fail(str(error))
+            self._refuse(error)
         finally:
             qemu.close()
 
-    def _hand_over(self, sock: socket.socket) -> None:
+    def _first_bytes(self, sock: socket.socket, qemu: SocketTransport) -> bytes:
+        """Peek at what the connection starts with; nothing where it said nothing."""
+        try:
+            qemu.set_read_timeout(_FIRST_BYTES_TIMEOUT_S)
+            magic = sock.recv(_SHORTEST_MAGIC_BYTES, socket.MSG_PEEK | socket.MSG_WAITALL)
+            qemu.set_read_timeout(0)
+        except BlockingIOError:
+            _log.warning(
+                "a connection to %s said nothing and was closed: if it was QEMU's, unset postcopy-preempt",
+                self.socket_path,
+            )
+            return b""
+        except OSError:
+            return b""
+        return magic
+
+    def _hand_over(self, sock: socket.socket, qemu: SocketTransport) -> None:
         data = bytearray(INIT_BYTES)
-        if sock.recv_into(data, 0, socket.MSG_WAITALL) != INIT_BYTES:
-            raise WireError("the source QEMU ended a multifd channel inside its init")
+        if not qemu.read_exact(memoryview(data)):
+            raise WireError("the source QEMU ended a multifd channel before its init")
         channel = parse_init(data, self._terms.channels).channel
-        with self._lock:
-            if channel in self._channels_seen:
-                raise WireError(f"the source QEMU opened multifd channel {channel} twice")
-            self._channels_seen.add(channel)
-        self._refuse_postcopy()
+        self._watch.channel_opened(channel)
         self._open_links()
         terms = replace(self._terms, role=Role.CHANNEL, channel=channel)
         part = f"channel {channel}"
         self.session.start_part(part)
-        job = MultifdSourceJob(terms, data.hex())
-        counters = self._pool.submit(job, sock.detach(), lambda error: self.session.end_part(part, error))
+        try:
+            job = MultifdSourceJob(terms, data.hex())
+            counters = self._pool.submit(job, sock.detach(), lambda error: self.session.end_part(part, error))
+        except KuakaError as error:
+            self.session.end_part(part, error)
+            raise
         self.session.count(counters)
 
     def _serve_main(self, qemu: SocketTransport) -> None:
         with self._lock:
-            if self._main_seen:
+            if self._main is not None:
                 raise MigrationError("the source QEMU opened a second main channel")
-            self._main_seen = True
-        sender, receiver = self._open_links()
+            self._main = qemu
         self.session.start_part("main")
-        self.session.start_part("return path")
-        returning = threading.Thread(target=self._serve_return, args=(qemu, receiver), name="return path", daemon=True)
-        returning.start()
-        error: str | None = None
+        error: KuakaError | str | None = "the main channel's thread ended unexpectedly"
         counters = ShardCounters()
         self.session.count(counters)
         try:
-            forward(qemu, sender, self._inspect)
-            counters.wire_bytes = sender.wire_bytes
+            link = self._open_links()
+            self._main_decided.set()
+            forward(qemu, link, self._watch)
+            counters.wire_bytes = link.wire_bytes
             self.session.complete()
+            error = None
         except KuakaError as failure:
-            error = str(failure)
+            error = failure
         finally:
-            sender.close()
             self.session.end_part("main", error)
-        returning.join()
+            if self._returning is not None:
+                self._returning.join()
+            if self._sending is not None:
+                self._sending.close()
 
-    def _serve_return(self, qemu: SocketTransport, link: LinkReceiver) -> None:
-        error: str | None = None
+    def _serve_return(self, link: LinkReceiver) -> None:
+        error: KuakaError | str | None = "the return path's thread ended unexpectedly"
         try:
-            receive_all(link, StreamSink(lambda: qemu), ShardCounters())
+            receive_all(link, StreamSink(self._await_main, self._watch.returning), ShardCounters())
+            error = None
         except KuakaError as failure:
-            error = str(failure)
+            error = failure
         finally:
             link.close()
             self.session.end_part("return path", error)
 
-    def _inspect(self, data: bytes) -> bytes:
-        """Hold the head of the stream back until it has said whether it can be carried."""
-        if self._head.state is HeadState.DONE:
-            return data
-        self._held_back += data
-        if self._head.feed(data) is HeadState.READING:
-            return b""
-        if not self._head.return_path:
-            raise MigrationError(
-                "the source QEMU migrates without return-path: set the capability return-path on both QEMUs,"
-                " without it the source cannot know whether the destination has everything"
-            )
-        if self._head.colo:
-            raise MigrationError(
-                "the source QEMU migrates with COLO: kuaka does not carry it, unset the capability x-colo"
-            )
-        self._refuse_postcopy()
-        data, self._held_back = self._held_back, b""
-        return data
+    def _await_main(self) -> SocketTransport:
+        self._main_decided.wait()
+        if self._main is None:
+            raise LinkCut("the session ended before the source QEMU's main channel came")
+        return self._main
 
-    def _refuse_postcopy(self) -> None:
-        if self._head.postcopy and self._channels_seen:
-            raise MigrationError(
-                "the source QEMU has postcopy-ram and multifd on together: unset one of the capabilities"
-            )
+    def _refuse(self, error: KuakaError) -> None:
+        """Fail the session, having seen to it that the destination can be told why."""
+        if self.session.ended:
+            return
+        with contextlib.suppress(KuakaError):
+            self._open_links()
+        self.session.fail(str(error))
+        if self._main is None and self._sending is not None:
+            self._sending.close()
 
-    def _open_links(self) -> tuple[LinkSender, LinkReceiver]:
-        with self._lock:
-            if self._links is None:
-                terms = self._terms
-                sending = open_link(replace(terms, role=Role.MAIN, channel=0))
-                self.session.hold(sending)
-                returning = open_link(replace(terms, role=Role.RETURN, channel=0))
-                self.session.hold(returning)
-                window = Window(2 * CHUNK_BYTES, terms.downtime_limit_ns)
-                self._links = (
-                    LinkSender(sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer()),
-                    LinkReceiver(returning, codec_for(terms.codec), terms.peer),
-                )
-            return self._links
+    def _open_links(self) -> LinkSender:
+        with self._links_lock:
+            if self._links_error is not None:
+                raise self._links_error
+            if self._sending is None:
+                try:
+                    self._sending = self._open_both()
+                except KuakaError as error:
+                    self._links_error = error
+                    raise
+            return self._sending
+
+    def _open_both(self) -> LinkSender:
+        terms = self._terms
+        sending = open_link(replace(terms, role=Role.MAIN, channel=0))
+        try:
+            back = open_link(replace(terms, role=Role.RETURN, channel=0))
+        except BaseException:
+            sending.close()
+            raise
+        returning = LinkReceiver(back, codec_for(terms.codec), terms.peer)
+        self.session.start_part("return path")
+        self.session.hold(sending)
+        self.session.hold(Parting(returning, self.session))
+        self._returning = threading.Thread(
+            target=self._serve_return, args=(returning,), name="return path", daemon=True
+        )
+        self._returning.start()
+        window = Window(2 * CHUNK_BYTES, terms.downtime_limit_ns)
+        return LinkSender(
+            sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer()
+        )

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codecs.codec import CodecId, DecodeError, codec_for, codec_names, parse_codec
+from pipeline.codecs.codec import CodecId, DecodeError, codec_names, parse_codec
+from pipeline.codecs.table import codec_for
 from pipeline.errors import UsageError
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
 from tests.codecs.page_bytes import TEXTURES, textured

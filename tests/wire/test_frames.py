@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId, codec_for
+from pipeline.codecs.codec import CodecId
+from pipeline.codecs.table import codec_for
 from pipeline.memory.pages import PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
 from pipeline.wire.frames import (
     DIGEST_BYTES,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import Codec, CodecId, codec_for
+from pipeline.codecs.codec import Codec, CodecId
+from pipeline.codecs.table import codec_for
 from pipeline.errors import WireError
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch, PageKind
 from pipeline.wire.frames import (

@@ -9,7 +9,8 @@ from socket import socketpair
 
 import pytest
 
-from pipeline.codecs.codec import CodecId, codec_for
+from pipeline.codecs.codec import CodecId
+from pipeline.codecs.table import codec_for
 from pipeline.errors import LinkError, WireError
 from pipeline.memory.pages import PAGE_BYTES, PageBatch, PageKind
 from pipeline.wire.frames import HEAD_BYTES, MAX_PAYLOAD_BYTES, FrameKind, encode_plain
