@@ -19,6 +19,7 @@ from pipeline.memory.scan import scan
 from pipeline.wire.frames import FrameKind
 from pipeline.wire.links import LinkReceiver, LinkSender
 
+_UNCODED = CodecId.NONE.name.lower()
 _NO_WORDS = np.empty(0, dtype=np.uint64)
 
 
@@ -71,6 +72,7 @@ class ShardSender:
     def __init__(self, link: LinkSender, codec: Codec, counters: ShardCounters) -> None:
         self.link = link
         self._codec = codec
+        self._codec_name = codec.codec_id.name.lower()
         self._counters = counters
         self._packed: NDArray[np.uint64] | None = None
 
@@ -99,8 +101,8 @@ class ShardSender:
         counters.zero_pages += len(pages) - normal_pages - len(fill_words)
         counters.raw_bytes += batch.page_count * PAGE_BYTES
         counters.wire_bytes += frame.wire_bytes
-        counters.count_normal(self._codec.codec_id.name.lower(), normal_pages - frame.raw_pages)
-        counters.count_normal(CodecId.NONE.name.lower(), frame.raw_pages)
+        counters.count_normal(self._codec_name, normal_pages - frame.raw_pages)
+        counters.count_normal(_UNCODED, frame.raw_pages)
 
     def sync(self, tag: int) -> None:
         """Send a barrier."""

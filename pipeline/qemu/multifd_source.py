@@ -14,14 +14,15 @@ from pipeline.qemu.multifd import (
     PACKET_HEAD_BYTES,
     PACKET_START_BYTES,
     PAGES_PER_PACKET,
-    Flag,
+    announced_payload_bytes,
     device_state_bytes,
+    is_device_state,
     parse_head,
     parse_start,
 )
 from pipeline.shard import ShardSender
 from pipeline.wire.frames import FrameKind
-from pipeline.wire.sockets import Transport, poll_readable
+from pipeline.wire.sockets import InputOrEnd, Transport
 
 #: How often an idle channel looks whether its link has stalled.
 _IDLE_CHECK_S = 1.0
@@ -37,6 +38,7 @@ class MultifdSource:
         self._head = memoryview(bytearray(PACKET_HEAD_BYTES))
         self._pages = np.empty((PAGES_PER_PACKET, WORDS_PER_PAGE), dtype=np.uint64)
         self._payload = self._pages.reshape(-1).view(np.uint8).data
+        self._input = InputOrEnd(qemu, shard.link.transport)
 
     def run(self) -> None:
         """Move the channel until QEMU ends it; raises `LinkError` or `WireError`."""
@@ -48,17 +50,17 @@ class MultifdSource:
 
     def _next_packet(self) -> bool:
         self._wait()
-        start = self._head[:PACKET_START_BYTES]
+        # Of both shapes of packet the shorter head, so that two calls read most of them.
+        start = self._head[:DEVICE_STATE_HEAD_BYTES]
         if not self._qemu.read_exact(start):
             return False
-        flags = parse_start(start)
-        if flags & Flag.DEVICE_STATE:
-            self._pass_device_state()
+        flags = parse_start(start[:PACKET_START_BYTES])
+        if is_device_state(flags):
+            self._pass_device_state(start)
             return True
-        self._read(self._head[PACKET_START_BYTES:])
+        payload = self._payload[: announced_payload_bytes(start)]
+        self._read(self._head[DEVICE_STATE_HEAD_BYTES:], payload)
         head = parse_head(flags, self._head[PACKET_START_BYTES:])
-        if head.payload_bytes:
-            self._read(self._payload[: head.payload_bytes])
         if head.block:
             pages = self._pages[: len(head.normal)]
             self._shard.send(head.block, head.normal, pages, head.zero, head.packet_number)
@@ -66,25 +68,20 @@ class MultifdSource:
             self._shard.sync(head.packet_number)
         return True
 
-    def _pass_device_state(self) -> None:
-        rest = self._head[PACKET_START_BYTES:DEVICE_STATE_HEAD_BYTES]
-        self._read(rest)
-        packet = bytearray(DEVICE_STATE_HEAD_BYTES + device_state_bytes(rest))
-        packet[:DEVICE_STATE_HEAD_BYTES] = self._head[:DEVICE_STATE_HEAD_BYTES]
+    def _pass_device_state(self, start: memoryview) -> None:
+        packet = bytearray(DEVICE_STATE_HEAD_BYTES + device_state_bytes(start[PACKET_START_BYTES:]))
+        packet[:DEVICE_STATE_HEAD_BYTES] = start
         self._read(memoryview(packet)[DEVICE_STATE_HEAD_BYTES:])
         self._shard.link.send_plain(FrameKind.BYTES, packet)
 
-    def _read(self, view: memoryview) -> None:
-        if not self._qemu.read_exact(view):
+    def _read(self, *views: memoryview) -> None:
+        if not self._qemu.read_exact(*views):
             raise WireError("the source QEMU ended a multifd channel in the middle of a packet")
 
     def _wait(self) -> None:
         """Wait for QEMU's next packet, while the link's end or stall is noticed at once."""
         link = self._shard.link
-        while True:
-            ready = poll_readable((self._qemu, link.transport), _IDLE_CHECK_S)
-            if link.transport in ready:
-                link.take_acknowledgements()
-            if self._qemu in ready:
-                return
+        while not self._input.wait(_IDLE_CHECK_S):
+            # Acknowledgements alone wake nobody: they are taken before the next frame leaves, and here.
+            link.take_acknowledgements()
             link.check_stall()

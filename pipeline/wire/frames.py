@@ -193,9 +193,9 @@ def parse_table(head: FrameHead, table: Buffer) -> FrameTable:
     lengths_at = kinds_at + head.page_count
     words_at = lengths_at + 4 * head.stream_count
     kinds = np.frombuffer(view[kinds_at:lengths_at], dtype=np.uint8)
-    if kinds.max() >= _KIND_COUNT:
-        raise WireError(f"frame {head.sequence}: page kind {kinds.max()} is unknown")
     counts = np.bincount(kinds, minlength=_KIND_COUNT)
+    if len(counts) > _KIND_COUNT:
+        raise WireError(f"frame {head.sequence}: page kind {kinds.max()} is unknown")
     normal_pages = int(counts[PageKind.NORMAL])
     if words_at + 8 * int(counts[PageKind.SAME]) != head.table_bytes:
         raise WireError(f"frame {head.sequence}: table of {head.table_bytes} bytes does not fit its own counts")

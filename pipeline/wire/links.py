@@ -91,8 +91,10 @@ class LinkSender:
 
     def take_acknowledgements(self) -> None:
         """Take what has come back, without waiting. Raises `LinkError` when the link has ended."""
-        while self.transport.readable():
-            self._read_acknowledgements()
+        while (data := self.transport.read_available(_ACK_READ_BYTES)) is not None:
+            self._acknowledged(data)
+            if len(data) < _ACK_READ_BYTES:
+                return
 
     def check_stall(self) -> None:
         """Raise `LinkError` when frames have waited for their acknowledgement longer than the stall timeout."""
@@ -136,9 +138,12 @@ class LinkSender:
                 self.take_acknowledgements()
 
     def _await_acknowledgement(self) -> None:
-        if not self.transport.readable() and not poll_readable((self.transport,), self._stall_timeout_s):
-            raise self._stalled()
-        self._read_acknowledgements()
+        data = self.transport.read_available(_ACK_READ_BYTES)
+        if data is None:
+            if not poll_readable((self.transport,), self._stall_timeout_s):
+                raise self._stalled()
+            data = self.transport.read_some(_ACK_READ_BYTES)
+        self._acknowledged(data)
 
     def _stalled(self) -> LinkError:
         return LinkError(
@@ -146,8 +151,7 @@ class LinkSender:
             f" with {self.window.in_flight_bytes} bytes on their way"
         )
 
-    def _read_acknowledgements(self) -> None:
-        data = self.transport.read_some(_ACK_READ_BYTES)
+    def _acknowledged(self, data: bytes) -> None:
         if not data:
             raise LinkCut(f"link to {self.peer} was closed by the other end before the transfer was finished")
         data = self._partial + data

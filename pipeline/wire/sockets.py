@@ -28,11 +28,14 @@ _MAX_IOV = 1024
 class Transport(Protocol):
     """A connected stream of bytes."""
 
-    def read_exact(self, view: memoryview) -> bool:
-        """Fill `view`; False if the stream ended before its first byte. Raises `LinkError` if it ended inside."""
+    def read_exact(self, *views: memoryview) -> bool:
+        """Fill every view; False if the stream ended before the first byte. Raises `LinkError` if it ended inside."""
 
     def read_some(self, limit: int) -> bytes:
         """Up to `limit` bytes, at least one; empty when the stream has ended."""
+
+    def read_available(self, limit: int) -> bytes | None:
+        """Like `read_some`, but None where it would have to wait."""
 
     def write(self, parts: Sequence[Buffer]) -> None:
         """Write every byte of `parts`; raises `LinkError`."""
@@ -68,17 +71,19 @@ class SocketTransport:
         self._sock = sock
         self.name = name
 
-    def read_exact(self, view: memoryview) -> bool:
+    def read_exact(self, *views: memoryview) -> bool:
         """See `Transport`."""
-        got = 0
+        left = [view for view in views if len(view)]
+        begun = False
         try:
-            while got < len(view):
-                count = self._sock.recv_into(view[got:], 0, socket.MSG_WAITALL)
+            while left:
+                count = self._sock.recvmsg_into(left, 0, socket.MSG_WAITALL)[0]
                 if not count:
-                    if got:
+                    if begun:
                         raise LinkCut(f"{self.name} ended in the middle of a message")
-                    return not len(view)
-                got += count
+                    return False
+                begun = True
+                left = remaining(left, count)
         except OSError as error:
             raise self._unreadable(error) from None
         return True
@@ -87,6 +92,15 @@ class SocketTransport:
         """See `Transport`."""
         try:
             return self._sock.recv(limit)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def read_available(self, limit: int) -> bytes | None:
+        """See `Transport`."""
+        try:
+            return self._sock.recv(limit, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
         except OSError as error:
             raise self._unreadable(error) from None
 
@@ -152,18 +166,20 @@ class TlsTransport:
         self._read_timeout_s: float | None = None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def read_exact(self, view: memoryview) -> bool:
+    def read_exact(self, *views: memoryview) -> bool:
         """See `Transport`."""
-        got = 0
+        begun = False
         try:
             self._sock.settimeout(self._read_timeout_s)
-            while got < len(view):
-                count = self._sock.recv_into(view[got:])
-                if not count:
-                    if got:
-                        raise LinkCut(f"{self.name} ended in the middle of a message")
-                    return not len(view)
-                got += count
+            for view in views:
+                while len(view):
+                    count = self._sock.recv_into(view)
+                    if not count:
+                        if begun:
+                            raise LinkCut(f"{self.name} ended in the middle of a message")
+                        return False
+                    begun = True
+                    view = view[count:]
         except (OSError, ValueError) as error:
             raise self._broken(error) from None
         return True
@@ -175,6 +191,10 @@ class TlsTransport:
             return self._sock.recv(limit)
         except (OSError, ValueError) as error:
             raise self._broken(error) from None
+
+    def read_available(self, limit: int) -> bytes | None:
+        """See `Transport`."""
+        return self.read_some(limit) if self.readable() else None
 
     def write(self, parts: Sequence[Buffer]) -> None:
         """See `Transport`."""
@@ -239,6 +259,20 @@ def poll_readable(transports: Sequence[Transport], timeout_s: float | None) -> l
         poll.register(descriptor, select.POLLIN)
     events = poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000)))
     return [by_descriptor[descriptor] for descriptor, _ in events]
+
+
+class InputOrEnd:
+    """Waits for input of one transport, and is woken by the end of another, but not by the input of that."""
+
+    def __init__(self, reads: Transport, ends: Transport) -> None:
+        self._descriptor = reads.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(ends.fileno(), select.POLLRDHUP)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether there is input (or its end); False when the other has ended, or after the timeout."""
+        return any(descriptor == self._descriptor for descriptor, _ in self._poll.poll(timeout_s * 1000))
 
 
 def set_timeout(sock: socket.socket, option: int, timeout_s: float) -> None:

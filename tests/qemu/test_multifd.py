@@ -179,7 +179,7 @@ def test_device_state_is_never_a_barrier() -> None:
 def test_device_state_says_how_much_follows(size: int) -> None:
     data = device_state(size)
     assert len(data) == DEVICE_STATE_HEAD_BYTES
-    assert parse_start(data[:PACKET_START_BYTES]) is Flag.DEVICE_STATE
+    assert parse_start(data[:PACKET_START_BYTES]) == Flag.DEVICE_STATE
     assert device_state_bytes(data[PACKET_START_BYTES:]) == size
 
 
