@@ -7,50 +7,73 @@ an END.
 
 from collections.abc import Callable
 
-from pipeline.errors import WireError
+from pipeline.errors import LinkCut, WireError
 from pipeline.memory.pages import PageBatch
+from pipeline.qemu.stream_checks import StreamWatch
+from pipeline.session import Session
 from pipeline.wire.frames import FrameKind
-from pipeline.wire.links import LinkSender
+from pipeline.wire.links import LinkReceiver, LinkSender
 from pipeline.wire.sockets import SocketTransport, poll_readable
 
 #: Most bytes of the main channel in one frame.
 CHUNK_BYTES = 128 << 10
 _IDLE_CHECK_S = 1.0
 
-#: Looks at the bytes before they are forwarded and returns those that may go now; raises `WireError` to refuse the
-#: stream.
-Inspect = Callable[[bytes], bytes]
 
-
-def forward(qemu: SocketTransport, link: LinkSender, inspect: Inspect | None = None) -> None:
-    """Send what QEMU writes until its end of stream; raises `LinkError` or `WireError`."""
+def forward(qemu: SocketTransport, link: LinkSender, watch: StreamWatch) -> None:
+    """Send what QEMU writes until its end of stream; raises `LinkError`, or what `watch` objects to."""
     while True:
         ready = poll_readable((qemu, link.transport), _IDLE_CHECK_S)
         if link.transport in ready:
             link.take_acknowledgements()
         if qemu in ready:
-            data = qemu.read_some(CHUNK_BYTES)
+            data = _read(qemu)
             if not data:
+                watch.ending()
                 link.finish()
                 return
-            if inspect is not None:
-                data = inspect(data)
-            if data:
+            if data := watch.passing(data):
                 link.send_plain(FrameKind.BYTES, data)
+        watch.idle()
         link.check_stall()
+
+
+def _read(qemu: SocketTransport) -> bytes:
+    try:
+        return qemu.read_some(CHUNK_BYTES)
+    except LinkCut:
+        # A QEMU that has died: an end like any other, `watch` knows whether it was time.
+        return b""
+
+
+class Parting:
+    """Makes a session that fails end a receiving link with its reason, so that it reaches the other end's user, too."""
+
+    def __init__(self, link: LinkReceiver, session: Session) -> None:
+        self._link = link
+        self._session = session
+
+    def abort(self) -> None:
+        """See `Cuttable`."""
+        self._link.give_up(self._session.error or "the migration was given up")
 
 
 class StreamSink:
     """Writes one direction of the main channel into QEMU."""
 
-    def __init__(self, open_qemu: Callable[[], SocketTransport]) -> None:
+    def __init__(
+        self, open_qemu: Callable[[], SocketTransport], observe: Callable[[bytes], None] = lambda data: None
+    ) -> None:
+        """`observe` sees bytes before they are written."""
         self._open_qemu = open_qemu
+        self._observe = observe
         self._qemu: SocketTransport | None = None
 
     def verbatim(self, payload: memoryview) -> None:
         """Write the bytes; the first ones open QEMU's side."""
         if self._qemu is None:
             self._qemu = self._open_qemu()
+        self._observe(bytes(payload))
         self._qemu.write((payload,))
 
     def finish(self) -> None:

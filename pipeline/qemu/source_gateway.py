@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.codecs.codec import codec_for
+from pipeline.codecs.table import codec_for
 from pipeline.control import listen_unix, peer_uid
 from pipeline.errors import KuakaError, LinkCut, MigrationError, WireError
 from pipeline.jobs import MultifdSourceJob
@@ -31,7 +31,7 @@ from pipeline.shard import ShardCounters, receive_all
 from pipeline.wire.handshake import Role
 from pipeline.wire.links import LinkReceiver, LinkSender
 from pipeline.wire.opening import LinkTerms, open_link
-from pipeline.wire.sockets import SocketTransport, poll_readable
+from pipeline.wire.sockets import SocketTransport
 from pipeline.wire.window import Window
 from pipeline.worker_pool import WorkerPool
 
@@ -257,6 +257,4 @@ class SourceGateway:
         )
         self._returning.start()
         window = Window(2 * CHUNK_BYTES, terms.downtime_limit_ns)
-        return LinkSender(
-            sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer()
-        )
+        return LinkSender(sending, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())

@@ -67,7 +67,7 @@ class SocketTransport:
         if write_timeout_s is not None:
             set_timeout(sock, socket.SO_SNDTIMEO, write_timeout_s)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_up_tcp(sock)
         self._sock = sock
         self.name = name
 
@@ -164,7 +164,7 @@ class TlsTransport:
         self.name = name
         self._write_timeout_s = write_timeout_s
         self._read_timeout_s: float | None = None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_up_tcp(sock)
 
     def read_exact(self, *views: memoryview) -> bool:
         """See `Transport`."""
@@ -259,6 +259,15 @@ def poll_readable(transports: Sequence[Transport], timeout_s: float | None) -> l
         poll.register(descriptor, select.POLLIN)
     events = poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000)))
     return [by_descriptor[descriptor] for descriptor, _ in events]
+
+
+def _set_up_tcp(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Who only reads learns so that the other host has gone without a word: after 5 + 5 x 2 s, the links' stall timeout.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5)
 
 
 class InputOrEnd:
