@@ -10,8 +10,8 @@ import os
 
 def prepare_environment(*, local: bool) -> None:
     """Set what Ray is to find; call it before Ray is imported. `local`: for a cluster of this command's own."""
-    # A hypervisor's memory is meant to be full; the monitor would kill workers at 95 %. Its CPUs may be full, too: at Ray's
-    # own niceness of 15 a worker gets a thirtieth of what a guest's QEMU gets, and a migration hardly moves.
+    # A hypervisor's memory is meant to be full; the monitor would kill workers at 95 %. Its CPUs may be full, too: at
+    # Ray's own niceness of 15 a worker gets a thirtieth of what a guest's QEMU gets, and a migration hardly moves.
     settings = {"RAY_memory_monitor_refresh_ms": "0", "RAY_worker_niceness": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     if local:
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
