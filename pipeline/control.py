@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import struct
 import threading
 from pathlib import Path
@@ -75,17 +76,18 @@ def listen_unix(path: Path, kind: socket.SocketKind, backlog: int, owner_uid: in
     """A listening unix socket of mode 0600, owned by `owner_uid` where given. A dead socket in its place is replaced.
 
     The socket is made under another name and moved into place, so it never exists with a wider mode. Raises
-    `KuakaError`.
+    `KuakaError`, also for a path where something else is.
     """
+    _require_free(path, kind)
     sock = socket.socket(socket.AF_UNIX, kind)
     making = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileNotFoundError):
             making.unlink()
-        sock.bind(str(making))
-        making.chmod(0o600)
+        _bind_private(sock, making)
         if owner_uid is not None:
-            os.chown(making, owner_uid, -1)
+            # Not through a link: the directory may be another user's.
+            os.chown(making, owner_uid, -1, follow_symlinks=False)
         sock.listen(backlog)
         making.rename(path)
     except OSError as error:
@@ -94,6 +96,32 @@ def listen_unix(path: Path, kind: socket.SocketKind, backlog: int, owner_uid: in
             making.unlink()
         raise KuakaError(f"cannot listen at {path}: {error.strerror or error}") from None
     return sock
+
+
+def _require_free(path: Path, kind: socket.SocketKind) -> None:
+    """Raise `KuakaError` unless nothing is at `path`, or a socket that nobody listens at."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise KuakaError(f"cannot listen at {path}: there is something that is no socket: name another path")
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            probe.setblocking(False)
+            probe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    except OSError as error:
+        # A backlog that is full is a listener's, too.
+        if not isinstance(error, BlockingIOError):
+            raise KuakaError(f"cannot listen at {path}: {error.strerror or error}") from None
+    raise KuakaError(f"cannot listen at {path}: another process does: end it, or name another path")
+
+
+def _bind_private(sock: socket.socket, path: Path) -> None:
+    """Bind with mode 0600 from the first moment. The mask is the process's: other threads can only make less public."""
+    mask = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(mask)
 
 
 def peer_uid(sock: socket.socket) -> int:

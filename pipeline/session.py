@@ -7,6 +7,7 @@ is about to learn the reason of, so for a moment that reason may still come.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -36,6 +37,7 @@ class Session:
         self._complete = False
         self._error: str | None = None
         self._cut: str | None = None
+        self._begun_s: float | None = None
         self._counters: list[ShardCounters] = []
 
     @property
@@ -48,6 +50,11 @@ class Session:
         """Whether it failed, or all its parts have ended."""
         return self._error is not None or self._ended_well
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since its first part began, 0 before."""
+        return 0.0 if self._begun_s is None else time.monotonic() - self._begun_s
+
     def hold(self, cuttable: Cuttable) -> None:
         """Cut this too when the session fails (at once if it has)."""
         with self._lock:
@@ -59,6 +66,8 @@ class Session:
     def start_part(self, name: str) -> None:
         """A part has begun."""
         with self._lock:
+            if self._begun_s is None:
+                self._begun_s = time.monotonic()
             self._open_parts.add(name)
 
     def end_part(self, name: str, error: KuakaError | str | None) -> None:

@@ -4,6 +4,7 @@ Stand-alone gateways start their workers this way (under Ray a worker is an acto
 serves the one gateway that started it, and ends when that gateway does.
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,8 @@ def local_workers(count: int, directory: Path) -> Iterator[WorkerPool]:
     """A pool of `count` worker processes with their control sockets in `directory`; they end with the context."""
     paths = [directory / f"worker-{index}" for index in range(count)]
     processes = [
-        subprocess.Popen([sys.executable, "-m", "pipeline.worker_process", str(path)], stdin=subprocess.DEVNULL)
+        # -P: what is imported does not depend on the folder the command was started in.
+        subprocess.Popen([sys.executable, "-P", "-m", "pipeline.worker_process", str(path)], stdin=subprocess.DEVNULL)
         for path in paths
     ]
     pool: WorkerPool | None = None
@@ -57,4 +59,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C is for the command that started this; when it goes, its control connection does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Worker(Path(sys.argv[1])).serve_one()
