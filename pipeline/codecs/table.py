@@ -17,5 +17,5 @@ _MAKERS: Mapping[CodecId, Callable[[int | None], Codec]] = {
 
 
 def codec_for(codec_id: CodecId, level: int | None = None) -> Codec:
-    """A codec object; `level` is on the codec's own scale, None its default. Raises `UsageError` for none of its own."""
+    """A codec; `level` is on the codec's own scale, None its default. Raises `UsageError` for one it does not have."""
     return _MAKERS[codec_id](level)
