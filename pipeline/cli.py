@@ -30,11 +30,20 @@ class Output(StrEnum):
     JSON = "json"
 
 
+gateway_app = typer.Typer(help="Gateways that stand alone, behind any `migrate unix:PATH`.", no_args_is_help=True)
+app.add_typer(gateway_app, name="gateway")
+
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print results as a table or as JSON.")]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster to use; without it a local one is started.")
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes per host.")]
+ChannelsOption = Annotated[int, typer.Option("--channels", help="Multifd channels, as both QEMUs have them.")]
+TlsCaOption = Annotated[Path | None, typer.Option("--tls-ca", help="CA of both hosts' certificates (PEM).")]
+TlsCertificateOption = Annotated[Path | None, typer.Option("--tls-cert", help="This host's certificate (PEM).")]
+TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="The certificate's private key (PEM).")]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Let guest memory leave this machine without TLS.")]
+KeepOption = Annotated[bool, typer.Option("--keep", help="Serve one migration after the other.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -63,6 +72,128 @@ def migrate(
         finished = run_spec(loaded, address=address, workers=workers, on_progress=progress.update, say=say)
     code = show_results(finished, as_json=output is Output.JSON)
     _end(code, abandoned=finished.abandoned)
+
+
+@app.command()
+def demo(
+    vms: Annotated[int, typer.Option(help="How many guests.")] = 2,
+    memory: Annotated[str, typer.Option(help="Memory of each guest, whole MiB.")] = "256MiB",
+    channels: Annotated[int, typer.Option(help="Multifd channels of each guest.")] = 4,
+    codec: Annotated[str, typer.Option(help="none, lz4, zstd or deflate.")] = "zstd",
+    level: Annotated[int | None, typer.Option(help="The codec's level; its own default without it.")] = None,
+    source_qemu: Annotated[str | None, typer.Option(help="A version (7.2, 10.0) or a path.")] = None,
+    destination_qemu: Annotated[str | None, typer.Option(help="A version (7.2, 10.0) or a path.")] = None,
+    zero_page_detection: Annotated[
+        str | None, typer.Option(help="The source QEMU's own: none, legacy or multifd (QEMU 9.0 or newer).")
+    ] = None,
+    normal_page_ratio: Annotated[float, typer.Option(help="Percentage of pages that are not zero.")] = 60,
+    dirty_rate: Annotated[str, typer.Option(help="What each guest writes per second.")] = "20MiB",
+    link_rate: Annotated[
+        str | None, typer.Option(help="Wire bytes per second of all guests together, e.g. 50MB; no cap without it.")
+    ] = None,
+    workers: WorkersOption = 2,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Boot guests of ours, migrate them live at the same time, and compare all of their memory."""
+    from pipeline.demo.options import parse_options
+
+    options = parse_options(
+        vms=vms,
+        memory=memory,
+        channels=channels,
+        codec=codec,
+        level=level,
+        source_qemu=source_qemu,
+        destination_qemu=destination_qemu,
+        zero_page_detection=zero_page_detection,
+        normal_page_ratio=normal_page_ratio,
+        dirty_rate=dirty_rate,
+        link_rate=link_rate,
+        workers=workers,
+    )
+    from pipeline.demo.run import run_demo
+    from pipeline.show import Progress, say, show_results
+
+    with Progress() as progress:
+        finished = run_demo(options, say, progress.update)
+    code = show_results(finished, as_json=output is Output.JSON)
+    _end(code, abandoned=finished.abandoned)
+
+
+@gateway_app.command("source")
+def gateway_source(
+    socket: Annotated[Path, typer.Option("--socket", help="Where the source QEMU migrates to: unix:PATH.")],
+    to: Annotated[str, typer.Option("--to", help="HOST:PORT of the destination's gateway.")],
+    channels: ChannelsOption = 2,
+    codec: Annotated[str, typer.Option("--codec", help="none, lz4, zstd or deflate.")] = "zstd",
+    level: Annotated[int | None, typer.Option("--level", help="The codec's level; its own default without it.")] = None,
+    downtime_limit: Annotated[
+        int,
+        typer.Option("--downtime-limit", help="The source QEMU's downtime-limit in ms; a tenth may hide here."),
+    ] = 300,
+    socket_user: Annotated[
+        str | None, typer.Option("--socket-user", help="User the source QEMU runs as: the socket becomes theirs.")
+    ] = None,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
+    plain: PlainOption = False,
+    workers: WorkersOption = 2,
+    keep: KeepOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take a source QEMU's migration to the gateway at its destination."""
+    from pipeline.gateway_command import GatewayOptions, run_source
+
+    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is Output.JSON)
+    raise typer.Exit(
+        run_source(
+            options,
+            socket_path=socket,
+            to=to,
+            codec=codec,
+            level=level,
+            downtime_limit_ms=downtime_limit,
+            socket_user=socket_user,
+        )
+    )
+
+
+@gateway_app.command("destination")
+def gateway_destination(
+    listen: Annotated[str, typer.Option("--listen", help="HOST:PORT for source gateways; port 0 picks a free one.")],
+    qemu: Annotated[Path, typer.Option("--qemu", help="The destination QEMU's migrate-incoming unix:PATH.")],
+    channels: ChannelsOption = 2,
+    qemu_version: Annotated[
+        str, typer.Option("--qemu-version", help="The destination QEMU's; from 9.0 on zero pages cost it nothing.")
+    ] = "7.2",
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertificateOption = None,
+    tls_key: TlsKeyOption = None,
+    plain: PlainOption = False,
+    workers: WorkersOption = 2,
+    keep: KeepOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take a source gateway's migration into a destination QEMU, which should have been started with -S."""
+    from pipeline.gateway_command import GatewayOptions, run_destination
+
+    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is Output.JSON)
+    raise typer.Exit(run_destination(options, listen=listen, qemu=qemu, qemu_version=qemu_version))
+
+
+@app.command()
+def certs(
+    directory: Annotated[Path, typer.Argument(help="Where the files go; it is made 0700.")],
+    host: Annotated[list[str], typer.Option("--host", help="NAME, ADDRESS or NAME=ADDRESS,...; once per host.")],
+    days: Annotated[int, typer.Option("--days", help="How long the hosts' certificates are valid.")] = 30,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these hosts' files, never the CA's.")] = False,
+) -> None:
+    """Make a test CA and a certificate for each host, for links between them."""
+    from pipeline.wire.certs import make_certificates
+
+    for path in make_certificates(directory, host, days, overwrite=overwrite):
+        typer.echo(path)
 
 
 def main() -> None:
