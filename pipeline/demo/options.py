@@ -1,0 +1,116 @@
+"""What `kuaka demo` was asked for, checked before anything is started."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from pipeline.byte_amounts import parse_bytes, parse_rate, show_bytes
+from pipeline.codecs.codec import parse_codec
+from pipeline.codecs.table import codec_for
+from pipeline.demo.guest import GuestParameters
+from pipeline.errors import UsageError
+from pipeline.fleet.spec import MAX_BANDWIDTH_BYTES_S, MIN_BANDWIDTH_BYTES_S
+from pipeline.wire.handshake import MAX_CHANNELS
+
+MAX_VMS = 64
+
+ZeroPageDetection: TypeAlias = Literal["none", "legacy", "multifd"]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """A demo's guests and how they move; `link_rate_bytes_s` is for all of them together. Errors: `UsageError`."""
+
+    vms: int
+    memory_bytes: int
+    channels: int
+    codec: str
+    level: int | None
+    source_qemu: str | None
+    destination_qemu: str | None
+    zero_page_detection: ZeroPageDetection | None
+    normal_page_ratio: float
+    dirty_rate_bytes_s: int
+    link_rate_bytes_s: int | None
+    workers: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.vms <= MAX_VMS:
+            raise UsageError(f"--vms {self.vms}: give a number from 1 to {MAX_VMS}")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise UsageError(f"--channels {self.channels}: give a number from 1 to {MAX_CHANNELS}")
+        codec_for(parse_codec(self.codec), self.level)
+        rate = self.rate_per_vm_bytes_s
+        if rate is not None and not MIN_BANDWIDTH_BYTES_S <= rate <= MAX_BANDWIDTH_BYTES_S:
+            least = show_bytes(MIN_BANDWIDTH_BYTES_S * self.vms)
+            raise UsageError(f"--link-rate {self.link_rate_bytes_s}: give at least {least}/s for {self.vms} guests")
+        self.guest(0)
+
+    @property
+    def rate_per_vm_bytes_s(self) -> int | None:
+        """Wire bytes per second of one guest's migration; None: no cap."""
+        return None if self.link_rate_bytes_s is None else self.link_rate_bytes_s // self.vms
+
+    def guest(self, number: int, extra_bytes: int = 0) -> GuestParameters:
+        """What the guest of this number does, with so much more memory; each holds memory of its own."""
+        return GuestParameters(
+            self.memory_bytes + extra_bytes,
+            normal_page_ratio=self.normal_page_ratio,
+            dirty_rate_bytes_s=self.dirty_rate_bytes_s,
+            seed=number,
+        )
+
+
+def parse_options(
+    *,
+    vms: int,
+    memory: str,
+    channels: int,
+    codec: str,
+    level: int | None,
+    source_qemu: str | None,
+    destination_qemu: str | None,
+    zero_page_detection: str | None,
+    normal_page_ratio: float,
+    dirty_rate: str,
+    link_rate: str | None,
+    workers: int,
+) -> DemoOptions:
+    """The options as a user wrote them. Raises `UsageError` in one line."""
+    return DemoOptions(
+        vms,
+        _amount("--memory", memory),
+        channels,
+        codec,
+        level,
+        source_qemu,
+        destination_qemu,
+        _detection(zero_page_detection),
+        normal_page_ratio,
+        _rate("--dirty-rate", dirty_rate),
+        None if link_rate is None else _rate("--link-rate", link_rate),
+        workers,
+    )
+
+
+def _detection(name: str | None) -> ZeroPageDetection | None:
+    for known in get_args(ZeroPageDetection):
+        if name == known:
+            detection: ZeroPageDetection = known
+            return detection
+    if name is None:
+        return None
+    raise UsageError(f"--zero-page-detection {name[:80]}: choose one of {', '.join(get_args(ZeroPageDetection))}")
+
+
+def _amount(option: str, text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _rate(option: str, text: str) -> int:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None

@@ -1,0 +1,25 @@
+"""The demo as a fleet: two hosts, both of them this machine, and what moves from one to the other."""
+
+from collections.abc import Sequence
+
+from pipeline.demo.options import DemoOptions
+from pipeline.fleet.spec import FleetSpec, HostSpec, Metadata, Spec, VirtualMachine
+
+SOURCE_HOST, DESTINATION_HOST = "source", "destination"
+
+
+def demo_spec(options: DemoOptions, machines: Sequence[VirtualMachine]) -> Spec:
+    """The spec of a demo that moves `machines`."""
+    return Spec(
+        api_version="kuaka/v1",
+        kind="Fleet",
+        metadata=Metadata(name="demo"),
+        spec=FleetSpec(
+            codec=options.codec,
+            level=options.level,
+            channels=options.channels,
+            bandwidth_per_migration=options.rate_per_vm_bytes_s,
+            hosts=(HostSpec(name=SOURCE_HOST), HostSpec(name=DESTINATION_HOST)),
+            virtual_machines=tuple(machines),
+        ),
+    )
