@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,10 +53,11 @@ class RunningGuest:
         machine: str = "pc-i440fx-7.2",
         incoming: bool = False,
         memory_bytes: int | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.parameters = parameters
         folder.mkdir()
-        self._folder = folder
+        self.folder = folder
         size = memory_bytes or parameters.memory_bytes
         ram_file = Path("/dev/shm") / f"kuaka-test-{os.getpid()}-{folder.name}"
         disk = folder / "guest.img"
@@ -71,6 +72,7 @@ class RunningGuest:
             *("-drive", f"file={disk},format=raw,if=ide,file.locking=off"),
             *("-qmp", f"unix:{folder}/qmp,server=on,wait=off"),
             *(("-incoming", "defer", "-S") if incoming else ()),
+            *options,
         ]
         try:
             self._process = subprocess.Popen(command)
@@ -84,12 +86,21 @@ class RunningGuest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         self._qmp.close()
 
+    def kill(self) -> None:
+        """SIGKILL QEMU."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether QEMU's process has gone."""
+        return self._process.poll() is not None
+
     def _connect(self) -> None:
-        path = str(self._folder / "qmp")
+        path = str(self.folder / "qmp")
         self._qmp = socket.socket(socket.AF_UNIX)
         try:
             wait_until(lambda: self._process.poll() is not None or self._qmp.connect_ex(path) == 0, "QMP connection")
@@ -130,7 +141,7 @@ class RunningGuest:
 
     def migrate_to(self, destination: "RunningGuest", channels: int, timeout_s: float = 30) -> None:
         """A plain QEMU-to-QEMU multifd migration; returns when the source reports `completed`."""
-        uri = f"unix:{destination._folder}/stream"
+        uri = f"unix:{destination.folder}/stream"
         for guest in (self, destination):
             names = ("multifd", "return-path")
             guest.qmp("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
