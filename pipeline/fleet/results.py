@@ -55,7 +55,11 @@ def to_json(results: Sequence[MigrationResult], wall_s: float) -> dict[str, Any]
 
 
 def exit_code(results: Sequence[MigrationResult]) -> ExitCode:
-    """What a command ends with: 0 when all completed, 3 when some did, else the failures' own code."""
+    """What a command ends with: 130 if the user ended it, 1 if memory is wrong, 3 if some failed, else their own."""
+    if any(result.status is Status.CANCELLED for result in results):
+        return ExitCode.INTERRUPTED
+    if any(result.verified is False for result in results):
+        return ExitCode.FAILED
     failed = [result for result in results if result.status is not Status.COMPLETED]
     if not failed:
         return ExitCode.OK
