@@ -46,6 +46,11 @@ class Session:
         return self._error
 
     @property
+    def only_cut(self) -> bool:
+        """Whether all that is known of a failure is that a connection was cut: the reason is at the other host."""
+        return self._error is not None and self._error == self._cut
+
+    @property
     def ended(self) -> bool:
         """Whether it failed, or all its parts have ended."""
         return self._error is not None or self._ended_well

@@ -197,7 +197,8 @@ class Host:
                     source.session.totals(), source.session.error, source.ram_bytes
                 )
             elif (destination := self._destinations.get(session_id)) is not None:
-                progress[session_id] = MigrationProgress(destination.session.totals(), destination.session.error)
+                session = destination.session
+                progress[session_id] = MigrationProgress(session.totals(), session.error, only_cut=session.only_cut)
             elif (image := self._images.session(session_id)) is not None:
                 progress[session_id] = MigrationProgress(image[0].totals(), image[0].error, image[1])
         return progress

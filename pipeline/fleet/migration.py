@@ -44,6 +44,7 @@ Result = TypeVar("Result")
 _CLOCK_PROBES = 3
 #: A source that was told to give up has done so within this time, or its QEMU hangs.
 _GIVE_UP_S = 3.0
+_ASK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,9 @@ class GuestMigration:
         reasons = [str(error)]
         progress: MigrationProgress | None = None
         with contextlib.suppress(KuakaError, TimeoutError):
+            if self._started and type(error) is MigrationError:
+                reasons += await self._destination_reason()
+        with contextlib.suppress(KuakaError, TimeoutError):
             if self._started and not self._recorded:
                 async with asyncio.timeout(_GIVE_UP_S):
                     await self.source.fail(self.session, str(error))
@@ -184,6 +188,14 @@ class GuestMigration:
         with contextlib.suppress(KuakaError):
             progress = await self.source.finish_source(self.session)
         return self._failed(error, status, reasons, progress)
+
+    async def _destination_reason(self) -> list[str]:
+        """What went wrong at the destination, where all that the source may know is that it was cut off."""
+        async with asyncio.timeout(_ASK_S):
+            progress = (await self.destination.progress((self.session,))).get(self.session)
+        if progress is None or progress.error is None or progress.only_cut:
+            return []
+        return [f"host {self.destination.name}: {progress.error}"]
 
     async def _give_back(self, reasons: list[str]) -> None:
         """The destination is gone for certain: the source owns the guest again."""

@@ -125,3 +125,5 @@ class MigrationProgress:
     error: str | None
     #: Memory to be moved at least once; 0 where this host does not know.
     total_bytes: int = 0
+    #: The error is no more than that a connection was cut.
+    only_cut: bool = False

@@ -1,11 +1,14 @@
 """A destination QEMU under kuaka's hand: started with -S, it waits for a migration and runs only when it is told to."""
 
 import asyncio
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 from pipeline.errors import KuakaError, MigrationError, SpecError
 from pipeline.qemu.compatibility import destination_problems
-from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns, is_there
+from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns, is_there, pid_behind
 from pipeline.qemu.source_vm import set_capabilities
 
 #: A destination that `prepare` has just started answers within this time.
@@ -14,6 +17,7 @@ _APPEAR_POLL_S = 0.02
 _RESUME_TIMEOUT_S = 10.0
 #: A QEMU that was told to end has done so within this time.
 _END_TIMEOUT_S = 5.0
+_QUIT_TIMEOUT_S = 1.0
 
 
 class DestinationVm:
@@ -94,13 +98,18 @@ async def remove_destination(name: str, qmp_path: Path, *, ours: bool) -> None:
 
 
 async def _end(qmp: Qmp, *, ours: bool) -> None:
+    """Tell it to quit. One of ours that hangs is killed: QEMU 7.2 never wakes from a barrier whose stream was cut."""
     try:
-        await qmp.connect()
-        status: str = (await qmp.execute("query-status"))["status"]
-        if status == "inmigrate" or (ours and status != "running"):
-            await qmp.execute("quit")
-    except KuakaError:
-        # It may end before it can answer; what counts is whether it still does, which the caller looks at.
-        return
+        async with asyncio.timeout(_QUIT_TIMEOUT_S):
+            await qmp.connect()
+            status: str = (await qmp.execute("query-status"))["status"]
+            if status == "inmigrate" or (ours and status != "running"):
+                await qmp.execute("quit")
+    except (KuakaError, TimeoutError):
+        # It may have ended before it could answer; what counts is whether it still does, which the caller looks at.
+        pid = pid_behind(qmp.path) if ours else None
+        if pid is not None:
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     finally:
         await qmp.disconnect()

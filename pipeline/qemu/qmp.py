@@ -66,7 +66,7 @@ class Qmp:
         try:
             sock.settimeout(_CONNECT_TIMEOUT_S)
             sock.connect(str(self.path))
-            self._peer_pid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+            self._peer_pid = _peer_pid(sock)
             sock.setblocking(False)
         except OSError as error:
             sock.close()
@@ -179,3 +179,20 @@ def is_there(path: Path) -> bool:
             # A full backlog, a socket of another user: something is there.
             return True
     return True
+
+
+def pid_behind(path: Path) -> int | None:
+    """The process that listens at `path`, also when it hangs; None where there is none or it cannot be seen."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(1.0)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return None
+        return _peer_pid(sock) or None
+
+
+def _peer_pid(sock: socket.socket) -> int:
+    """Who called listen() on the other end; 0 for a process of another pid namespace."""
+    pid: int = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+    return pid

@@ -16,6 +16,9 @@ _UNLIMITED_BYTES_S = 10**12
 _POLL_S = 0.25
 #: A QEMU whose stream was cut notices within this time, or is told to cancel.
 _NOTICE_S = 1.5
+#: A gateway knows within 1.5 s why it cut QEMU off.
+_REASON_POLLS = 75
+_REASON_POLL_S = 0.02
 _SET_CAPABILITIES = ("multifd", "return-path", "events")
 _ENDED = frozenset(("completed", "failed", "cancelled"))
 
@@ -104,7 +107,7 @@ class SourceVm:
             self._stopped_ns = event_time_ns(event)
         was_running = self._was_running or self._stopped_ns is not None
         completed = status == "completed"
-        error = None if completed else session.error or statistics.get("error-desc") or f"QEMU says {status}"
+        error = None if completed else await _reason(session) or statistics.get("error-desc") or f"QEMU says {status}"
         return SourceOutcome(completed, status == "cancelled", was_running, error, self._stopped_ns, statistics)
 
     async def statistics(self) -> dict[str, Any]:
@@ -146,6 +149,15 @@ class SourceVm:
             self._stopped_ns = event_time_ns(event)
             return "active"
         return str(event["data"]["status"])
+
+
+async def _reason(session: Session) -> str | None:
+    """Why the gateway failed. QEMU may have noticed first that it was cut off; the gateway is about to learn why."""
+    for _ in range(_REASON_POLLS):
+        if session.error is not None:
+            break
+        await asyncio.sleep(_REASON_POLL_S)
+    return session.error
 
 
 async def set_capabilities(qmp: Qmp, wanted: dict[str, bool]) -> None:

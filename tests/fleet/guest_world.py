@@ -250,7 +250,8 @@ class FakeHost:
         raise AssertionError("not an image")
 
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
-        raise AssertionError("not asked for here")
+        await self._calls.host(self.name, "progress")
+        return {}
 
     async def source_statistics(self, session_id: str) -> dict[str, Any]:
         raise AssertionError("not asked for here")
