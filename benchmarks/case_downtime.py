@@ -60,6 +60,7 @@ def _both(hosts: GatewayHosts, folder: Path, channels: int) -> dict[str, Contend
 
 def _figure(case: str, summaries: dict[str, Summary], channels: int) -> Figure:
     ours, peer = (summaries[f"{side} x{channels}"].downtime_ms for side in ("kuaka", "QEMU"))
-    assert ours is not None and peer is not None
+    assert ours is not None
+    assert peer is not None
     bound = round(1.1 * peer + 20, 1) if channels in _BOUND_CHANNELS else None
     return Figure(case, f"downtime with {channels} channels (QEMU alone: {peer:g} ms)", ours, " ms", at_most=bound)

@@ -3,7 +3,8 @@
 Large images are sparse with data in them throughout: what counts is that every extent comes by.
 """
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.gateways import gateway_hosts
@@ -19,6 +20,8 @@ _BOUND_MIB = 96
 _CHANNELS = (4, 16)
 _IMAGE_BYTES = (256 * MIB, 1024 * MIB, 8192 * MIB)
 _GUEST_BYTES = (256 * MIB, 2048 * MIB)
+#: Files up to this size hold nothing but data.
+_WHOLE_BYTES = 2048 * MIB
 #: Of every so many bytes of a large image, this many are data.
 _STRIDE_BYTES, _DATA_BYTES = 32 * MIB, 4 * MIB
 
@@ -55,39 +58,31 @@ def run(report: Report, folder: Path, runs: int) -> None:
     report.add("memory of a live guest's worker above an idle one's", (), figures)
 
 
-def _image(folder: Path, size_bytes: int) -> ExitStack:
-    """A file of that size with the demo guest's pages in it; it goes with the context."""
-    stack = ExitStack()
+@contextmanager
+def _image(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file of that size with the demo guest's pages in it."""
     sample, image = folder / "sample.ram", folder / "image.ram"
-    stack.callback(image.unlink, missing_ok=True)
     try:
         write_guest("demo", sample, 256 * MIB)
-        data = sample.read_bytes()
+        _fill(image, size_bytes, sample.read_bytes())
+        sample.unlink()
+        yield image
     finally:
         sample.unlink(missing_ok=True)
+        image.unlink(missing_ok=True)
+
+
+def _fill(image: Path, size_bytes: int, data: bytes) -> None:
     with image.open("xb") as file:
-        if size_bytes <= 2048 * MIB:
+        if size_bytes <= _WHOLE_BYTES:
             for _ in range(size_bytes // len(data)):
                 file.write(data)
-        else:
-            for offset in range(0, size_bytes, _STRIDE_BYTES):
-                file.seek(offset)
-                at = offset % len(data)
-                file.write(data[at : at + _DATA_BYTES])
-            file.truncate(size_bytes)
-    entered = _Held(stack, image)
-    return entered
-
-
-class _Held:
-    def __init__(self, stack: ExitStack, image: Path) -> None:
-        self._stack, self._image = stack, image
-
-    def __enter__(self) -> Path:
-        return self._image
-
-    def __exit__(self, *_exception: object) -> None:
-        self._stack.close()
+            return
+        for offset in range(0, size_bytes, _STRIDE_BYTES):
+            file.seek(offset)
+            at = offset % len(data)
+            file.write(data[at : at + _DATA_BYTES])
+        file.truncate(size_bytes)
 
 
 def _figure(name: str, idle: dict[int, int], peaks: dict[int, int]) -> Figure:

@@ -47,7 +47,8 @@ class Qemu:
                     *self.options,
                 ],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                # Not a session of its own: the kernel shares CPUs out between sessions (autogroup), and Ctrl-C is ours.
+                process_group=0,
             )
         try:
             self._connect()

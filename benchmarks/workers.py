@@ -33,7 +33,8 @@ def workers(count: int, folder: Path, place: Place = LOOPBACK) -> Iterator[Worke
                 process = subprocess.Popen(
                     [sys.executable, "-m", "pipeline.worker_process", str(path)],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,
+                    # See qemu.py: sessions share CPUs.
+                    process_group=0,
                 )
             stack.callback(_end, process)
             processes.append(process)
