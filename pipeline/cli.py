@@ -204,7 +204,8 @@ def main() -> None:
         sys.stderr.write(f"kuaka: {error}\n")
         _end(error.exit_code, abandoned=False)
     except KeyboardInterrupt:
-        _end(ExitCode.INTERRUPTED, abandoned=False)
+        # Everything has been put away by now, and a Ray that was interrupted half-way may hang or crash at its end.
+        _end(ExitCode.INTERRUPTED, abandoned=True)
 
 
 def _end(code: ExitCode, *, abandoned: bool) -> None:

@@ -28,6 +28,8 @@ _LOCAL_CPUS = 1
 _HEAD_PROBE_S = 0.5
 _HEAD_FAILURES = 3
 _END_TIMEOUT_S = 2.0
+#: Part of the path of every program that becomes a Ray process.
+_RAY_WORKERS = "/ray/_private/workers/"
 _REPLACE_TIMEOUT_S = 10.0
 #: A fraction of `host.ORPHAN_S`.
 _ALIVE_PERIOD_S = 2.0
@@ -63,7 +65,11 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         raise UsageError(f"no Ray cluster answers at {address}: {_first_line(error)}") from None
     except (RuntimeError, ValueError, OSError) as error:
         raise KuakaError(f"Ray cannot start: {_first_line(error)}") from None
-    ours = [process for process in psutil.Process().children(recursive=True) if process not in before]
+    except KeyboardInterrupt:
+        # Half started, Ray leaves what its raylet has started by then, and may crash when it is told to shut down.
+        _kill(_new_children(before))
+        raise
+    ours = _new_children(before)
     try:
         yield
     finally:
@@ -173,17 +179,25 @@ def _shut_down(ours: list[psutil.Process]) -> None:
     head_alive = any(process.is_running() and process.name() == "gcs_server" for process in ours)
     if head_alive or not ours:
         ray.shutdown()
-    for process in {*ours, *children} if ours else ():
+    _kill({*ours, *children} if ours else ())
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
+def _new_children(before: set[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if process not in before]
+
+
 def _is_ray(process: psutil.Process) -> bool:
+    """Whether Ray started it; one that is just starting does not have its name yet."""
     try:
-        name: str = process.name()
-    except psutil.NoSuchProcess:
+        return process.name().startswith("ray::") or any(_RAY_WORKERS in word for word in process.cmdline())
+    except psutil.Error:
         return False
-    return name.startswith("ray::")
 
 
 def _first_line(error: BaseException) -> str:
