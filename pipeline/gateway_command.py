@@ -81,9 +81,7 @@ def run_source(
     if port == 0:
         raise UsageError(f"--to {to}: give the port that the destination's gateway listens at")
     if downtime_limit_ms < 1:
-        raise UsageError(
-            f"--downtime-limit {downtime_limit_ms}: give the source QEMU's own, 1 ms or more"
-        )
+        raise UsageError(f"--downtime-limit {downtime_limit_ms}: give the source QEMU's own, 1 ms or more")
     codec_id = parse_codec(codec)
     codec_for(codec_id, level)
     tls = options.tls()
@@ -124,7 +122,7 @@ def _serve(options: GatewayOptions, service: _Service, stop: "_Stop") -> int:
     while True:
         result = service.serve_one(stop.event, _say)
         if result is not None:
-            _show(result, options.as_json)
+            _show(result, options.channels, options.as_json)
         if stop.event.is_set():
             return _SIGNALLED + stop.signal
         if not options.keep:
@@ -222,11 +220,13 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _show(result: GatewayResult, as_json: bool) -> None:
+def _show(result: GatewayResult, channels: int, as_json: bool) -> None:
     if result.error is not None:
         _say(f"the migration failed: {result.error}")
     elif not result.channels:
         _say("QEMU used its main channel alone, so nothing was accelerated: set the capability multifd on both QEMUs")
+    elif result.channels < channels:
+        _say(f"QEMU used {result.channels} multifd channels of {channels}: set multifd-channels on both QEMUs for more")
     fields = result.to_json()
     if as_json:
         sys.stdout.write(json.dumps(fields) + "\n")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codecs.codec import Codec, CodecId
-from pipeline.errors import KuakaError
+from pipeline.errors import KuakaError, LinkCut
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
 from pipeline.memory.scan import scan
 from pipeline.wire.frames import FrameKind
@@ -150,6 +150,10 @@ def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None
             link.acknowledge(head)
             if head.kind is FrameKind.END:
                 return
+    except LinkCut:
+        # Our sign of something that another part knows more of: its reason goes its own way.
+        link.reject_parting()
+        raise
     except KuakaError as error:
         link.reject(str(error))
         raise

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from typing_extensions import Buffer
 
-from pipeline.errors import LinkError, WireError
+from pipeline.errors import LinkCut, LinkError, MigrationError, WireError
 from pipeline.memory.pages import PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
 from pipeline.qemu.multifd import INIT_BYTES, PAGES_PER_PACKET, encode_head, encode_sync, parse_init
+from pipeline.qemu.stream_checks import SEE_DESTINATION
 from pipeline.wire.sockets import SocketTransport
 
 _ZERO_PAGE = bytes(PAGE_BYTES)
@@ -36,12 +37,12 @@ class MultifdSink:
     def verbatim(self, payload: memoryview) -> None:
         """The channel's init, then device-state packets. Raises `WireError` for a bad init, `LinkError`."""
         if self._qemu is not None:
-            self._qemu.write((payload,))
+            self._write(self._qemu, payload)
             return
         if parse_init(payload, self._channels).channel != self._channel:
             raise WireError(f"multifd init of another channel arrived on channel {self._channel}")
         self._qemu = self._connect()
-        self._qemu.write((payload[:INIT_BYTES],))
+        self._write(self._qemu, payload[:INIT_BYTES])
 
     def place(self, batch: PageBatch, tag: int) -> None:
         """Write one data packet; raises `LinkError` when QEMU does not take it."""
@@ -61,7 +62,7 @@ class MultifdSink:
                 numbers = np.concatenate((numbers, zero))
                 payload += [_ZERO_PAGE] * len(zero)
                 zero = _NO_PAGES
-        self._open().write((encode_head(batch.block, numbers, zero, tag), *payload))
+        self._write(self._open(), encode_head(batch.block, numbers, zero, tag), *payload)
 
     def barrier(self, tag: int) -> None:
         """Write a packet with SYNC and nothing else."""
@@ -89,9 +90,17 @@ class MultifdSink:
         if self._qemu is not None:
             self._qemu.close()
 
+    def _write(self, qemu: SocketTransport, *parts: Buffer) -> None:
+        try:
+            qemu.write(parts)
+        except LinkCut:
+            raise MigrationError(
+                f"the destination QEMU closed multifd channel {self._channel}: {SEE_DESTINATION}"
+            ) from None
+
     def _open(self) -> SocketTransport:
         if self._qemu is None:
             raise WireError(f"channel {self._channel} sent data before its init")
         if self._closed_by_qemu:
-            raise LinkError(f"the destination QEMU closed multifd channel {self._channel} before its end")
+            raise MigrationError(f"the destination QEMU closed multifd channel {self._channel}: {SEE_DESTINATION}")
         return self._qemu

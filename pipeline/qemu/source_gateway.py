@@ -6,8 +6,8 @@ forwarded here. Two links carry it, one each way, opened before anything else so
 session.
 
 Refused, with what to set instead: TLS of QEMU's own, multifd compression (by the worker, at the first packet), a stream
-without return-path, postcopy together with multifd, COLO, another number of channels. The destination is told the
-reason over the return link, so that its user reads it, too.
+without return-path, postcopy together with multifd, COLO, more channels than agreed. The destination is told the reason
+over the return link, so that its user reads it, too.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class SourceGateway:
         self._terms = terms
         self._pool = pool
         self._allowed_uids: Collection[int] = {0, os.getuid()} | ({socket_uid} if socket_uid is not None else set())
-        self._watch = OutgoingWatch(terms.channels)
+        self._watch = OutgoingWatch()
         self._lock = threading.Lock()
         self._closed = False
         #: Connections that have not said what they are.

@@ -21,7 +21,7 @@ from pipeline.session import Session
 from pipeline.shard import ShardCounters
 from pipeline.wire.handshake import SESSION_BYTES, Preamble, Role
 from pipeline.wire.links import LinkReceiver
-from pipeline.wire.opening import LinkTerms, accept_link, refuse_link
+from pipeline.wire.opening import OPENING_TIMEOUT_S, LinkTerms, accept_link, refuse_link
 from pipeline.wire.port import LinkPort
 from pipeline.worker_pool import WorkerPool
 
@@ -105,6 +105,8 @@ class StandaloneDestination:
         self._changed = threading.Condition()
         self._current: DestinationGateway | None = None
         self._refused: str | None = None
+        #: Sessions whose main link is agreeing; their other links may be faster than we are.
+        self._agreeing: set[str] = set()
         self._say: Say = lambda text: None
         self._port = LinkPort(address, port, self._route)
         self.address = f"{address}:{self._port.port}"
@@ -134,9 +136,11 @@ class StandaloneDestination:
         self._port.close()
 
     def _route(self, sock: socket.socket, preamble: Preamble) -> None:
+        session_id = preamble.session.hex()
         with self._changed:
+            self._changed.wait_for(lambda: session_id not in self._agreeing, OPENING_TIMEOUT_S)
             gateway = self._current
-        if gateway is not None and gateway.session.session_id == preamble.session.hex():
+        if gateway is not None and gateway.session.session_id == session_id:
             gateway.route(sock, preamble)
         elif gateway is not None:
             refuse_link(sock, self._terms.tls, _BUSY)
@@ -148,30 +152,39 @@ class StandaloneDestination:
     def _take(self, sock: socket.socket, preamble: Preamble) -> None:
         """Agree with a main link, and only then make its session the one that is served: before, it may be anyone's."""
         terms = replace(self._terms, session=preamble.session.hex(), role=Role.MAIN, channel=0)
+        with self._changed:
+            self._agreeing.add(terms.session)
+        gateway: DestinationGateway | None = None
         try:
             transport, hello = accept_link(sock, preamble, terms)
+            gateway = self._make_current(terms)
         except LinkRefused as error:
             with self._changed:
                 self._refused = str(error)
-                self._changed.notify_all()
             return
         except KuakaError as error:
             self._say(str(error))
             return
-        with self._changed:
-            busy = self._current is not None
-            if not busy:
-                session = Session(terms.session, self._pool.abort)
-                gateway = DestinationGateway(
-                    self._qemu_socket, terms, session, self._pool, native_zero=self._native_zero
-                )
-                self._current = gateway
+        finally:
+            with self._changed:
+                self._agreeing.discard(terms.session)
                 self._changed.notify_all()
-        if busy:
+        if gateway is None:
             LinkReceiver(transport, codec_for(terms.codec), terms.peer).reject(_BUSY)
             transport.close()
         else:
             gateway.serve_accepted_main(transport, hello)
+
+    def _make_current(self, terms: LinkTerms) -> DestinationGateway | None:
+        """The gateway that serves this session; None while there is another."""
+        with self._changed:
+            if self._current is not None:
+                return None
+            session = Session(terms.session, self._pool.abort)
+            self._current = DestinationGateway(
+                self._qemu_socket, terms, session, self._pool, native_zero=self._native_zero
+            )
+            return self._current
 
 
 def _await_end(session: Session, stop: threading.Event) -> bool:

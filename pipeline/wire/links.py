@@ -223,6 +223,11 @@ class LinkReceiver:
         except LinkError:
             return
 
+    def reject_parting(self) -> None:
+        """As `reject`, where `give_up` has left a reason; nothing otherwise."""
+        if self._parting_reason is not None:
+            self.reject(self._parting_reason)
+
     def give_up(self, reason: str) -> None:
         """End the link from any thread: `receive` fails, and whoever receives then tells the sender this reason."""
         self._parting_reason = reason

@@ -92,6 +92,11 @@ def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Tran
         transport.write((encode_hello(hello),))
         check_answer(_read_message(transport, terms.peer), terms.peer)
         transport.set_read_timeout(0)
+    except LinkCut:
+        transport.close()
+        raise LinkError(
+            f"{terms.peer} ended the link during the handshake: see its messages; are the tls settings the same?"
+        ) from None
     except BaseException:
         transport.close()
         raise

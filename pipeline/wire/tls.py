@@ -99,6 +99,11 @@ def _wrap(
         taken = secured = dress()
         secured.do_handshake()
         return TlsTransport(secured, name, stall_timeout_s)
+    except ConnectionResetError:
+        taken.close()
+        raise LinkError(
+            f"{name}: the other end broke off: see its messages; are the tls settings of both the same?"
+        ) from None
     except (OSError, ValueError) as error:
         taken.close()
         raise LinkError(f"{name}: no TLS with the other end: {tls_problem(error)}") from None

@@ -97,13 +97,10 @@ class Vms:
         """The guest is where it was, and only there."""
         wait_until(lambda: self.source.qmp("query-status")["status"] == "running", "the source runs again", 5)
         self.source.wait_steps(100)
-        wait_until(lambda: self.destination.has_ended or not self._destination_runs(), "the destination stands", 1)
-
-    def _destination_runs(self) -> bool:
-        try:
-            return bool(self.destination.qmp("query-status")["running"])
-        except (OSError, ValueError):
-            return False
+        # Not by QMP: after a cut a destination QEMU of 7.2 may hang.
+        before = self.destination.steps
+        self.source.wait_steps(100)
+        assert self.destination.steps == before
 
 
 @contextmanager
