@@ -17,7 +17,7 @@ from pipeline.demo.observation import outcome, watched
 from pipeline.demo.options import DemoOptions
 from pipeline.demo.place import DemoPlace, demo_place
 from pipeline.demo.qemu_binary import QemuBinary, available_qemus, choose_qemu, newest_machine
-from pipeline.demo.ram_check import compare
+from pipeline.demo.ram_check import RamComparison, compare
 from pipeline.demo.spec import DESTINATION_HOST, SOURCE_HOST, demo_spec
 from pipeline.errors import ExitCode, UsageError
 from pipeline.fleet.command import FinishedRun, run_spec
@@ -110,7 +110,11 @@ def _compared(result: MigrationResult, source: RunningSource) -> MigrationResult
         return result
     guest = source.guest
     with contextlib.closing(map_ram(guest.destination.ram)) as ram:
-        found = compare(source.ram, ram, guest.parameters)
+        return verdict(result, compare(source.ram, ram, guest.parameters))
+
+
+def verdict(result: MigrationResult, found: RamComparison) -> MigrationResult:
+    """A completed migration with what the comparison found; wrong pages are an error and the status stays."""
     if not found.wrong_pages:
         return replace(result, verified=True, wrong_pages=0)
     first = ", ".join(map(str, found.first_wrong))
