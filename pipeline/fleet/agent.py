@@ -115,7 +115,7 @@ class AgentHandle(HostHandle):
             await handle._call(actor.start.remote(paths))
         except BaseException:
             for left in (actor, *shells):
-                kill(left)
+                kill_actor(left)
             raise
         return handle
 
@@ -235,16 +235,17 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         await self._call(self._actor.remove_partial.remote(path, session))
 
-    async def end(self, timeout_s: float) -> None:
-        """Stop the agent in order if it answers, then end its processes."""
+    async def end(self, timeout_s: float, *, kill: bool) -> None:
+        """Stop the agent in order if it answers, then have its processes ended by Ray if `kill`."""
         try:
             await asyncio.wait_for(self._call(self._actor.stop.remote()), timeout_s)
         except (KuakaError, TimeoutError):
             # Nothing in order is left to be done; the processes end below.
             pass
         finally:
-            for actor in (self._actor, *self._workers):
-                kill(actor)
+            if kill:
+                for actor in (self._actor, *self._workers):
+                    kill_actor(actor)
 
     async def _call(self, reference: Awaitable[Any]) -> Any:
         try:
@@ -261,7 +262,7 @@ class AgentHandle(HostHandle):
             raise MigrationError(f"host {self._name} cannot be reached: {type(error).__name__}") from None
 
 
-def kill(actor: Any) -> None:
+def kill_actor(actor: Any) -> None:
     """End an actor's process, if Ray still can."""
     _unless_gone(lambda: ray.kill(actor, no_restart=True))
 

@@ -7,6 +7,7 @@ leaves processes behind when its head was killed, so those that were ours are en
 
 import asyncio
 import contextlib
+import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,16 +18,16 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
-from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill
+from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill_actor
 from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.wire.tls import TlsFiles
 
 #: The least that Ray takes.
 _OBJECT_STORE_BYTES = 76 << 20
 _LOCAL_CPUS = 1
-#: The head is asked this often, and taken for dead after so many failures in a row.
-_HEAD_PROBE_S = 0.5
-_HEAD_FAILURES = 3
+#: The cluster is asked this often, and taken for dead after so many failures in a row.
+_PROBE_S = 0.3
+_PROBE_FAILURES = 3
 _END_TIMEOUT_S = 2.0
 #: Part of the path of every program that becomes a Ray process.
 _RAY_WORKERS = "/ray/_private/workers/"
@@ -43,6 +44,13 @@ class HostPlace:
     address: str
     node: str | None
     tls: TlsFiles | None
+
+
+class _Silence(io.TextIOBase):
+    """Where Ray's remarks about processes that died go: it prints them on stdout, which is for results."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 @contextlib.contextmanager
@@ -70,10 +78,11 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         _kill(_new_children(before))
         raise
     ours = _new_children(before)
-    try:
-        yield
-    finally:
-        _shut_down(ours if address is None else [])
+    with contextlib.redirect_stdout(_Silence()):
+        try:
+            yield
+        finally:
+            _shut_down(ours if address is None else [])
 
 
 async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[str, AgentHandle]:
@@ -93,9 +102,9 @@ async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[
     return {handle.name: handle for handle in handles}
 
 
-async def end_agents(handles: list[AgentHandle]) -> None:
-    """End agents and workers."""
-    await asyncio.gather(*(handle.end(_END_TIMEOUT_S) for handle in handles))
+async def end_agents(handles: list[AgentHandle], *, kill: bool = True) -> None:
+    """End agents and workers. Not `kill`: without Ray's help, where it has none to give; they end themselves, later."""
+    await asyncio.gather(*(handle.end(_END_TIMEOUT_S, kill=kill) for handle in handles))
 
 
 async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, AgentHandle]) -> dict[str, AgentHandle]:
@@ -128,7 +137,7 @@ def end_dead_runs(me: Owner, is_alive: Callable[[Owner], bool]) -> None:
         owner = owner_of_run(name, me)
         if owner is not None and not is_alive(owner):
             with contextlib.suppress(ValueError):
-                kill(ray.get_actor(name, namespace=NAMESPACE))
+                kill_actor(ray.get_actor(name, namespace=NAMESPACE))
 
 
 async def keep_alive(handles: Iterable[AgentHandle]) -> None:
@@ -144,20 +153,32 @@ async def keep_alive(handles: Iterable[AgentHandle]) -> None:
     await asyncio.gather(*map(ask, handles))
 
 
-async def watch_head() -> None:
-    """Run for ever; raises `KuakaError` when the cluster's head has gone. Ray itself would wait for minutes."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+async def watch_cluster() -> None:
+    """Run for ever; raises `KuakaError` when Ray's head, or its part on this machine, has gone.
+
+    Ray itself would wait for minutes, or for as long as its health checks take.
+    """
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    here = next(node for node in nodes if node["NodeID"] == context.get_node_id())
+    await asyncio.gather(
+        _probe("the head of the Ray cluster", host, int(port)),
+        _probe("Ray's raylet on this machine", here["NodeManagerAddress"], int(here["NodeManagerPort"])),
+    )
+
+
+async def _probe(name: str, host: str, port: int) -> None:
     failures = 0
-    while True:
-        await asyncio.sleep(_HEAD_PROBE_S)
+    while failures < _PROBE_FAILURES:
+        await asyncio.sleep(_PROBE_S)
         try:
-            _reader, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), _HEAD_PROBE_S)
+            _reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _PROBE_S)
             writer.close()
             failures = 0
         except (OSError, TimeoutError):
             failures += 1
-            if failures >= _HEAD_FAILURES:
-                raise KuakaError(f"the head of the Ray cluster at {host}:{port} has gone") from None
+    raise KuakaError(f"{name} at {host}:{port} has gone")
 
 
 def _placement(node: str | None) -> dict[str, object]:
@@ -176,7 +197,7 @@ def _placement(node: str | None) -> dict[str, object]:
 
 def _shut_down(ours: list[psutil.Process]) -> None:
     children = [process for process in psutil.Process().children(recursive=True) if process in ours or _is_ray(process)]
-    head_alive = any(process.is_running() and process.name() == "gcs_server" for process in ours)
+    head_alive = any(_lives(process) and process.name() == "gcs_server" for process in ours)
     if head_alive or not ours:
         ray.shutdown()
     _kill({*ours, *children} if ours else ())
@@ -190,6 +211,11 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
 
 def _new_children(before: set[psutil.Process]) -> list[psutil.Process]:
     return [process for process in psutil.Process().children(recursive=True) if process not in before]
+
+
+def _lives(process: psutil.Process) -> bool:
+    # A child that was killed is a zombie until it is waited for, which Ray does only at the very end.
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def _is_ray(process: psutil.Process) -> bool:

@@ -34,7 +34,7 @@ DEFAULT_WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What a run left; `abandoned`: something does not answer, and the process should end without waiting for it."""
+    """What a run left; `abandoned`: the cluster has gone, and the process should end without waiting for it."""
 
     results: Sequence[MigrationResult]
     wall_s: float
@@ -85,33 +85,32 @@ class _Command:
             end_dead_runs(self.owner, is_alive)
             hosts = await start_agents(run_name(self.owner), places, self.workers)
             alive = asyncio.create_task(keep_alive(hosts.values()))
-            abandoned = False
+            run: FleetRun | None = None
             try:
                 await sweep(self.journal, hosts, is_alive, self.say)
                 run, finished = await self._migrate(hosts)
-                abandoned = run.abandoned
                 if not run.cluster_lost:
                     hosts = await to_its_end(self._put_right(hosts, places))
                 return finished
             finally:
                 alive.cancel()
-                if not abandoned:
-                    await to_its_end(end_agents(list(hosts.values())))
+                if run is None or not run.abandoned:
+                    await to_its_end(end_agents(list(hosts.values()), kill=run is None or not run.cluster_lost))
 
     async def _migrate(self, hosts: "Mapping[str, AgentHandle]") -> tuple[FleetRun, FinishedRun]:
-        from pipeline.fleet.cluster import watch_head
+        from pipeline.fleet.cluster import watch_cluster
 
         number = self.journal.begin_run()
         attempts = make_attempts(self.spec, hosts, self.journal, number)
         # In a thread: agents must hear from us meanwhile.
         await asyncio.to_thread(self.before)
-        run = FleetRun(attempts, self.on_progress, watch_head)
+        run = FleetRun(attempts, self.on_progress, watch_cluster)
         began_s = time.monotonic()
         results = await run.run()
         # Refused while a migration is in doubt.
         with contextlib.suppress(KuakaError):
             self.journal.finish_run(number)
-        return run, FinishedRun(results, time.monotonic() - began_s, run.abandoned)
+        return run, FinishedRun(results, time.monotonic() - began_s, run.cluster_lost)
 
     async def _put_right(
         self, hosts: "Mapping[str, AgentHandle]", places: "list[HostPlace]"

@@ -18,7 +18,7 @@ _PROGRESS_PERIOD_S = 0.25
 #: A host that takes longer has nothing to say this time.
 _PROGRESS_TIMEOUT_S = 1.0
 #: Given to the hosts to put things back when the head has gone.
-GIVE_UP_S = 3.0
+GIVE_UP_S = 2.5
 
 #: Called with the progress of every live session, by VM.
 OnProgress = Callable[[Mapping[str, MigrationProgress]], None]
