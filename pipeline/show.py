@@ -2,10 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
@@ -19,6 +21,8 @@ from pipeline.fleet.results import MigrationResult, exit_code, to_json
 #: More bars than this do not fit a screen; the rest is summed up.
 _MAX_BARS = 20
 _PIPE_COLUMNS = 200
+#: All columns fit a terminal of this width.
+_WIDE_COLUMNS = 130
 
 
 class Progress:
@@ -53,8 +57,9 @@ class Progress:
             if vm not in self._tasks:
                 if len(self._tasks) >= _MAX_BARS:
                     continue
-                self._tasks[vm] = self._bars.add_task(vm, total=part.total_bytes or None)
-            self._bars.update(self._tasks[vm], completed=part.counters.raw_bytes)
+                self._tasks[vm] = self._bars.add_task(vm, total=None)
+            # How much there is to move is not known before the source was looked at.
+            self._bars.update(self._tasks[vm], completed=part.counters.raw_bytes, total=part.total_bytes or None)
 
 
 def say(text: str) -> None:
@@ -69,32 +74,37 @@ def show_results(finished: FinishedRun, *, as_json: bool) -> ExitCode:
     else:
         console = Console()
         # A pipe has no width: nothing is cut there.
-        (console if console.is_terminal else Console(width=_PIPE_COLUMNS)).print(_table(finished))
+        console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+        console.print(_table(finished, console.width))
         for result in finished.results:
             if result.error is not None:
                 say(f"{result.vm}: {result.error}")
     return exit_code(finished.results)
 
 
-def _table(finished: FinishedRun) -> Table:
-    table = Table(title=f"{len(finished.results)} migrations in {finished.wall_s:.1f} s", title_justify="left")
-    for heading in ("VM", "status", "RAM", "total", "downtime", "rounds", "pages", "zero", "raw", "wire", "codec"):
-        table.add_column(heading, justify="left" if heading in ("VM", "status", "RAM", "codec") else "right")
+@dataclass(frozen=True, slots=True)
+class _Column:
+    heading: str
+    cell: Callable[[MigrationResult], str]
+    justify: Literal["left", "right"] = "right"
+    #: Shown on a narrow terminal, too; a cell that is cut says nothing.
+    always: bool = True
+
+
+def _table(finished: FinishedRun, columns: int) -> Table:
+    title = f"{len(finished.results)} migrations in {finished.wall_s:.1f} s"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown = [column for column in _COLUMNS if column.always or columns >= _WIDE_COLUMNS]
+    for column in shown:
+        # Names may be long: only they are broken, over several lines.
+        table.add_column(column.heading, justify=column.justify, no_wrap=column.heading != "VM", overflow="fold")
     for result in finished.results:
-        table.add_row(
-            result.vm,
-            result.status,
-            _verified(result),
-            _milliseconds(result.total_ms),
-            _milliseconds(result.downtime_ms),
-            "-" if result.rounds is None else str(result.rounds),
-            str(result.pages),
-            str(result.zero_pages),
-            _mebibytes(result.raw_bytes),
-            _mebibytes(result.wire_bytes),
-            " ".join(f"{name} {pages}" for name, pages in sorted(result.codec_pages.items())),
-        )
+        table.add_row(*(column.cell(result) for column in shown))
     return table
+
+
+def _codecs(result: MigrationResult) -> str:
+    return " ".join(f"{name} {pages}" for name, pages in sorted(result.codec_pages.items()))
 
 
 def _verified(result: MigrationResult) -> str:
@@ -109,3 +119,18 @@ def _milliseconds(value: float | None) -> str:
 
 def _mebibytes(value: int) -> str:
     return f"{value / (1 << 20):.1f} MiB"
+
+
+_COLUMNS = (
+    _Column("VM", lambda result: result.vm, "left"),
+    _Column("status", lambda result: result.status, "left"),
+    _Column("RAM", _verified, "left"),
+    _Column("total", lambda result: _milliseconds(result.total_ms)),
+    _Column("downtime", lambda result: _milliseconds(result.downtime_ms)),
+    _Column("rounds", lambda result: "-" if result.rounds is None else str(result.rounds), always=False),
+    _Column("pages", lambda result: str(result.pages), always=False),
+    _Column("zero", lambda result: str(result.zero_pages), always=False),
+    _Column("raw", lambda result: _mebibytes(result.raw_bytes)),
+    _Column("wire", lambda result: _mebibytes(result.wire_bytes)),
+    _Column("codec", _codecs, "left", always=False),
+)
