@@ -15,7 +15,7 @@ from pipeline.errors import KuakaError, LinkCut
 from pipeline.shard import ShardCounters
 
 #: How long a reason may come after a cut.
-_GRACE_S = 1.0
+_GRACE_S = 2.0
 
 
 class Cuttable(Protocol):

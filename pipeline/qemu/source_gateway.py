@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,8 @@ from pipeline.worker_pool import WorkerPool
 
 _MULTIFD_MAGIC = MAGIC.to_bytes(4, "big")
 _TLS_HANDSHAKE = 0x16
-_SHORTEST_MAGIC_BYTES = 4
+_MAGIC_BYTES = 4
+_PEEK_AGAIN_S = 0.02
 #: QEMU writes at once on what it opens; a connection that says nothing is a postcopy-preempt channel, or no QEMU's.
 _FIRST_BYTES_TIMEOUT_S = 10.0
 
@@ -144,19 +146,24 @@ class SourceGateway:
 
     def _first_bytes(self, sock: socket.socket, qemu: SocketTransport) -> bytes:
         """Peek at what the connection starts with; nothing where it said nothing."""
+        deadline = time.monotonic() + _FIRST_BYTES_TIMEOUT_S
         try:
             qemu.set_read_timeout(_FIRST_BYTES_TIMEOUT_S)
-            magic = sock.recv(_SHORTEST_MAGIC_BYTES, socket.MSG_PEEK | socket.MSG_WAITALL)
+            magic = sock.recv(_MAGIC_BYTES, socket.MSG_PEEK)
+            # A peek does not wait for all bytes, and QEMU writes its four at once.
+            while 0 < len(magic) < _MAGIC_BYTES and time.monotonic() < deadline and not self._closed:
+                time.sleep(_PEEK_AGAIN_S)
+                magic = sock.recv(_MAGIC_BYTES, socket.MSG_PEEK)
             qemu.set_read_timeout(0)
         except BlockingIOError:
+            magic = b""
             _log.warning(
                 "a connection to %s said nothing and was closed: if it was QEMU's, unset postcopy-preempt",
                 self.socket_path,
             )
-            return b""
         except OSError:
-            return b""
-        return magic
+            magic = b""
+        return magic if len(magic) == _MAGIC_BYTES else b""
 
     def _hand_over(self, sock: socket.socket, qemu: SocketTransport) -> None:
         data = bytearray(INIT_BYTES)

@@ -41,6 +41,8 @@ _REJECTED = 2**64 - 1
 _ACK = struct.Struct(">Q")
 _MAX_REASON_BYTES = 1000
 _ACK_READ_BYTES = 4096
+#: A sender that is there reads a parting reason within this time.
+_PARTING_S = 1.0
 #: poll counts whole milliseconds.
 _POLL_GRAIN_NS = 1_000_000
 #: A table's most: 255 bytes of name, and per page number, kind, length and fill word.
@@ -227,6 +229,7 @@ class LinkReceiver:
         """As `reject`, where `give_up` has left a reason; nothing otherwise."""
         if self._parting_reason is not None:
             self.reject(self._parting_reason)
+            self.transport.await_close(_PARTING_S)
 
     def give_up(self, reason: str) -> None:
         """End the link from any thread: `receive` fails, and whoever receives then tells the sender this reason."""

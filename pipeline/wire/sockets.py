@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from pipeline.errors import LinkCut, LinkError
 from pipeline.memory.pages import as_bytes
 from pipeline.wire.tls_errors import tls_problem
 
+_TCP_ESTABLISHED = 1
+_CLOSE_POLL_S = 0.01
 #: Most buffers sendmsg takes at once (IOV_MAX).
 _MAX_IOV = 1024
 
@@ -51,6 +54,9 @@ class Transport(Protocol):
 
     def stop_reading(self) -> None:
         """Let blocked and later reads find the end of the stream, from any thread; writes go on."""
+
+    def await_close(self, timeout_s: float) -> None:
+        """Wait until the other end has closed: a close here could take from it what it has not read yet."""
 
     def abort(self) -> None:
         """End the stream in both directions, waking blocked threads; the descriptor stays until `close`."""
@@ -138,6 +144,10 @@ class SocketTransport:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 
+    def await_close(self, timeout_s: float) -> None:
+        """See `Transport`."""
+        _await_close(self._sock, timeout_s)
+
     def abort(self) -> None:
         """See `Transport`."""
         with contextlib.suppress(OSError):
@@ -224,6 +234,10 @@ class TlsTransport:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RD)
 
+    def await_close(self, timeout_s: float) -> None:
+        """See `Transport`."""
+        _await_close(self._sock, timeout_s)
+
     def abort(self) -> None:
         """See `Transport`."""
         with contextlib.suppress(OSError):
@@ -259,6 +273,16 @@ def poll_readable(transports: Sequence[Transport], timeout_s: float | None) -> l
         poll.register(descriptor, select.POLLIN)
     events = poll.poll(None if timeout_s is None else max(0, int(timeout_s * 1000)))
     return [by_descriptor[descriptor] for descriptor, _ in events]
+
+
+def _await_close(sock: socket.socket, timeout_s: float) -> None:
+    # By the kernel's state, not by reading: reads may have been stopped.
+    deadline = time.monotonic() + timeout_s
+    with contextlib.suppress(OSError):
+        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_CLOSE_POLL_S)
 
 
 def _set_up_tcp(sock: socket.socket) -> None:

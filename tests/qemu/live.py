@@ -3,6 +3,7 @@
 The rule: what a test starts ends with its `with` statement, and every wait has a limit.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from pipeline.codecs.codec import parse_codec
 from pipeline.demo.guest import ODD_MEMORY_BYTES, GuestParameters
@@ -27,7 +30,23 @@ MIB = 1 << 20
 QEMUS = {"7.2": QEMU_7_2, "10.0": QEMU_10_0}
 GUEST = GuestParameters(64 * MIB + ODD_MEMORY_BYTES, dirty_rate_bytes_s=32 * MIB)
 _UNLIMITED_BYTES_S = 10**11
+_GATEWAY_THREADS = ("return path", "source connection", "source gateway", "link arriving", "link port")
 _ENDED = ("completed", "failed", "cancelled")
+
+
+def held() -> tuple[int, int, int]:
+    """Threads of gateways, sockets of this process, and descriptors of its workers."""
+    threads = sum(thread.name in _GATEWAY_THREADS for thread in threading.enumerate())
+    sockets = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sockets += str(descriptor.readlink()).startswith("socket:")
+    in_workers = 0
+    for child in psutil.Process().children():
+        # One that has ended holds nothing.
+        with contextlib.suppress(psutil.Error):
+            in_workers += child.num_fds() if "pipeline.worker_process" in child.cmdline() else 0
+    return threads, sockets, in_workers
 
 
 @dataclass(frozen=True)
@@ -144,6 +163,7 @@ class GatewayPair:
     said: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        self._before = held()
         self.path = self.folder / "outgoing"
         self._threads = ThreadPoolExecutor(2)
         terms = self._terms(self.destination_channels or self.channels, self.destination_tls, 0)
@@ -169,6 +189,11 @@ class GatewayPair:
         self._threads.shutdown()
         self._destination.close()
         self._source.close()
+        if error is None:
+            assert not self.path.exists()
+            wait_until(
+                lambda: all(now <= before for now, before in zip(held(), self._before, strict=True)), "let go", 3
+            )
 
     def results(self, timeout_s: float = 10) -> tuple[GatewayResult, GatewayResult]:
         """How source and destination say it went."""
