@@ -26,8 +26,8 @@ from pipeline.memory.pages import PAGE_BYTES, WORDS_PER_PAGE
 #: The first page the guest fills; those before it hold the guest, its state and the firmware, and never change but
 #: for STEPS.
 FIRST_PAGE = 256
-#: Add this to the RAM of a guest that a QEMU older than 9.0 migrates without KVM. Where RAM is a multiple of 256 KiB such
-#: a source looks at its dirty bitmap by a fast path that forgets the TLB (fixed in physmem by "Fix migration dirty
+#: Add this to the RAM of a guest that a QEMU older than 9.0 migrates without KVM. Where RAM is a multiple of 256 KiB,
+#: such a source looks at its dirty bitmap by a fast path that forgets the TLB (fixed in physmem by "Fix migration dirty
 #: bitmap coherency with TCG memory access"), so pages dirtied again after a round are lost, QEMU to QEMU as well: at
 #: 70 MB/s 7.2 lost some in 18 of 18 migrations, and with this much more in none.
 ODD_MEMORY_BYTES = 64 << 10
@@ -84,7 +84,9 @@ class GuestParameters:
 
     def __post_init__(self) -> None:
         if not _MIN_MEMORY_BYTES <= self.memory_bytes <= _MAX_MEMORY_BYTES or self.memory_bytes % _MEMORY_GRAIN_BYTES:
-            raise UsageError(f"demo guest of {self.memory_bytes} bytes: give a multiple of 64 KiB between 32 MiB and 60 GiB")
+            raise UsageError(
+                f"demo guest of {self.memory_bytes} bytes: give a multiple of 64 KiB between 32 MiB and 60 GiB"
+            )
         if not 0 <= self.normal_page_ratio <= 100:
             raise UsageError(f"normal page ratio {self.normal_page_ratio}: give a percentage from 0 to 100")
         if self.dirty_rate_bytes_s and not PAGE_BYTES <= self.dirty_rate_bytes_s <= _MAX_RATE_BYTES_S:

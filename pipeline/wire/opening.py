@@ -61,7 +61,7 @@ class LinkTerms:
     rate_bytes_s: int | None = None
 
     def pacer(self) -> Pacer | None:
-        """Keeps this link to its share of the rate; the main stream is busy when channels are not, so it has all of it."""
+        """Keeps this link to its share; the main stream is busy when channels are not, so it has the whole rate."""
         if self.rate_bytes_s is None:
             return None
         links = 1 if self.role in (Role.MAIN, Role.RETURN) else self.channels
