@@ -118,9 +118,6 @@ class Host:
         self._last_asked = self._clock()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
-        if order.prepare is not None:
-            refuse_occupied(order.vm, Path(order.qmp))
-        self._directories.make(order.terms.session, order.socket_user)
         cleanup = order.cleanup
         incoming = Path(cleanup.environment["KUAKA_INCOMING"])
         session = Session(order.terms.session, self._pool.abort)
@@ -137,6 +134,9 @@ class Host:
         return DestinationReady(self._address, self._port.port, facts)
 
     async def _prepare(self, order: DestinationOrder, destination: _Destination, incoming: Path) -> QemuFacts:
+        if order.prepare is not None:
+            refuse_occupied(order.vm, Path(order.qmp))
+        self._directories.make(order.terms.session, order.socket_user)
         if order.prepare is not None:
             destination.prepared = True
             await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, order.cleanup.environment)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -105,6 +104,7 @@ class LivePair:
         """SIGKILL the destination QEMU, if there is one."""
         if (pid := self.destination_pid) is not None:
             os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: self.destination_pid is None, "the destination has ended")
 
     def wait_moving(self, transferred_bytes: int = 4 * MIB) -> None:
         """Wait until the migration has moved so much of the guest."""
@@ -194,24 +194,3 @@ def short_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
-
-
-def run_kuaka(home: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start the `kuaka` of this tree, with state and sockets in `home`, in a session of its own."""
-    root = Path(__file__).parents[2]
-    environment = {
-        **os.environ,
-        "KUAKA_STATE": str(home / "state"),
-        "KUAKA_RUNTIME": str(home / "run"),
-        "PYTHONPATH": str(root),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments],
-        env=environment,
-        cwd=root,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
