@@ -44,6 +44,14 @@ class _Target:
     terms: LinkTerms
     arrived: set[int] = field(default_factory=set)
 
+    def close(self) -> None:
+        """Wait for no channel that has not arrived yet, and take none any more."""
+        with self.transfer.lock:
+            missing = set(range(self.terms.channels)) - self.arrived
+            self.arrived |= missing
+        for channel in missing:
+            self.transfer.session.end_part(f"channel {channel}", None)
+
 
 class ImageTransfers:
     """The images that one host sends and receives."""
@@ -119,6 +127,7 @@ class ImageTransfers:
         target = self._targets.pop(session_id, None)
         if target is not None:
             target.transfer.session.fail("the migration was given up")
+            target.close()
             await asyncio.to_thread(target.transfer.session.wait, _REPORT_TIMEOUT_S)
             await asyncio.to_thread(target.image.abort)
 
