@@ -207,6 +207,15 @@ class GatewayPair:
         source, destination = self.results(timeout_s)
         return source.error or "", destination.error or ""
 
+    @property
+    def destination_busy(self) -> bool:
+        """Whether the destination serves a migration now."""
+        return self._destination._current is not None
+
+    def terms(self) -> LinkTerms:
+        """What the source's links would agree on."""
+        return self._terms(self.channels, self.source_tls, self.port)
+
     def _terms(self, channels: int, tls: TlsFiles | None, port: int) -> LinkTerms:
         return LinkTerms(
             session="",
