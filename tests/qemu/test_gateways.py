@@ -162,3 +162,18 @@ def test_link_of_a_session_that_is_over_is_refused(tmp_path: Path, pools: Pools)
         terms = replace(gateways.terms(), session="cd" * 16, role=Role.CHANNEL, address="127.0.0.1", port=gateways.port)
         with pytest.raises(LinkError, match="the migration that this link belongs to has ended"):
             open_link(terms)
+
+
+def test_reason_reaches_the_other_side_through_tls(tmp_path: Path, pools: Pools) -> None:
+    make_certificates(tmp_path / "pki", ["both=127.0.0.1"], 1)
+    tls = TlsFiles(tmp_path / "pki/ca.pem", tmp_path / "pki/both.pem", tmp_path / "pki/both.key")
+    destination = FakeDestination(incoming(tmp_path))
+    with GatewayPair(pools, tmp_path, incoming(tmp_path), source_tls=tls, destination_tls=tls) as gateways:
+        source = FakeSource(gateways.path, 2)
+        wait_until(lambda: len(destination.received) == 3, "all channels have come", 5)
+        with connect(gateways.path) as other:
+            other.sendall(init(channel=0))
+            for error in gateways.errors():
+                assert "opened multifd channel 0 twice" in error
+        source.close()
+    destination.join()
