@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.demo.running_guest import wait_until
@@ -61,6 +62,9 @@ class Command:
         """Exit code, stdout and the rest of stderr."""
         out, err = self._process.communicate(timeout=LIMIT_S)
         return self._process.returncode, out, err
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self._process.pid).children()
 
     def kill(self) -> None:
         self._process.kill()
@@ -177,6 +181,28 @@ def test_signal_in_the_middle_cuts_the_migration_and_the_guest_runs_on(
             assert "gave up: the gateway was told to end" in err
         assert pair.wait_ended(5) == "failed"
         pair.require_source_runs()
+
+
+@pytest.mark.qemu
+def test_killed_gateway_leaves_no_worker_and_the_next_one_sweeps(tmp_path: Path, runtime: Path) -> None:
+    with vms(tmp_path) as pair:
+        pair.set_up(source={"max-bandwidth": 20 << 20})
+        with commands(runtime, tmp_path, pair.incoming) as (source, destination):
+            pair.migrate(tmp_path / "outgoing")
+            wait_until(lambda: pair.source.qmp("query-migrate").get("ram", {}).get("transferred", 0) > 1 << 20, "begun")
+            workers = destination.workers()
+            assert len(workers) == 2
+            destination.kill()
+            assert source.end()[0] == 1
+        assert pair.wait_ended(5) == "failed"
+        pair.require_source_runs()
+    wait_until(lambda: not any(worker.is_running() for worker in workers), "the workers have ended", 5)
+    assert len(list(runtime.iterdir())) == 1
+    command = Command(runtime, "destination", "--listen", "127.0.0.1:0", "--qemu", "q")
+    command.listening_at()
+    assert len(list(runtime.iterdir())) == 1
+    command.signal(signal.SIGTERM)
+    assert command.end()[0] == 128 + signal.SIGTERM
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

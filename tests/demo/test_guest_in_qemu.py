@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo.guest import FIRST_PAGE, STATE_PAGE, STEPS_WORD, GuestParameters, as_pages, is_ready
+from pipeline.demo.guest import (
+    FIRST_PAGE,
+    ODD_MEMORY_BYTES,
+    STATE_PAGE,
+    STEPS_WORD,
+    GuestParameters,
+    as_pages,
+    is_ready,
+)
 from pipeline.demo.guest_model import Words, fill_kinds, filled_pages
 from pipeline.demo.ram_check import compare
 from pipeline.errors import KuakaError
@@ -120,7 +128,7 @@ def test_guest_says_so_when_it_has_another_amount_of_ram(tmp_path: Path) -> None
 def test_live_migration_loses_nothing_and_damage_is_reported(
     tmp_path: Path, source_qemu: str, destination_qemu: str, machine: str
 ) -> None:
-    parameters = GuestParameters(96 * MIB, dirty_rate_bytes_s=64 * MIB)
+    parameters = GuestParameters(96 * MIB + ODD_MEMORY_BYTES, dirty_rate_bytes_s=64 * MIB)
     with (
         RunningGuest(tmp_path / "source", parameters, source_qemu, machine) as source,
         RunningGuest(tmp_path / "destination", parameters, destination_qemu, machine, incoming=True) as destination,
@@ -142,7 +150,7 @@ def test_live_migration_loses_nothing_and_damage_is_reported(
 @pytest.mark.long
 @pytest.mark.parametrize(("qemu", "machine"), [MACHINES[0], MACHINES[4]])
 def test_memory_above_4_gib_is_migrated_and_compared(tmp_path: Path, qemu: str, machine: str) -> None:
-    parameters = GuestParameters(4608 * MIB, normal_page_ratio=5, dirty_rate_bytes_s=32 * MIB)
+    parameters = GuestParameters(4608 * MIB + ODD_MEMORY_BYTES, normal_page_ratio=5, dirty_rate_bytes_s=32 * MIB)
     with (
         RunningGuest(tmp_path / "source", parameters, qemu, machine) as source,
         RunningGuest(tmp_path / "destination", parameters, qemu, machine, incoming=True) as destination,

@@ -156,6 +156,7 @@ class GatewayPair:
     level: int | None = None
     native_zero: bool = False
     downtime_limit_ms: int = 300
+    stall_timeout_s: float = STALL_TIMEOUT_S
     source_tls: TlsFiles | None = None
     destination_tls: TlsFiles | None = None
     relay: Callable[[int], int] = lambda port: port
@@ -225,7 +226,7 @@ class GatewayPair:
             codec=parse_codec(self.codec),
             level=self.level,
             tls=tls,
-            stall_timeout_s=STALL_TIMEOUT_S,
+            stall_timeout_s=self.stall_timeout_s,
             downtime_limit_ns=self.downtime_limit_ms * 10**6,
             address="127.0.0.1" if port else "",
             port=port,

@@ -42,12 +42,14 @@ def _pump(here: socket.socket, there: socket.socket, look: Callable[[bytes], boo
 
 
 class LinkRelay:
-    """Between the gateways: can cut all links, and swallow the destination QEMU's last word and cut then."""
+    """Between the gateways: can cut or stall all links, and swallow the destination QEMU's last word and cut then."""
 
     def __init__(self, *, swallow_shut: bool = False) -> None:
         self._swallow_shut = swallow_shut
         self._sockets: list[socket.socket] = []
         self.swallowed = threading.Event()
+        self._flowing = threading.Event()
+        self._flowing.set()
 
     def __call__(self, port: int) -> int:
         """Relay to `port`; returns the port to go to instead."""
@@ -57,8 +59,13 @@ class LinkRelay:
         listening: int = listener.getsockname()[1]
         return listening
 
+    def stall(self) -> None:
+        """Take bytes no further; connections stay."""
+        self._flowing.clear()
+
     def cut(self) -> None:
         """Cut everything."""
+        self._flowing.set()
         for sock in self._sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -78,8 +85,11 @@ class LinkRelay:
         preamble = _read(near, PREAMBLE_BYTES)
         far.sendall(preamble)
         watches = self._swallow_shut and preamble[6] == Role.RETURN
-        _start(_pump, far, near, self._not_the_end if watches else lambda data: True)
-        _pump(near, far)
+        _start(_pump, far, near, self._not_the_end if watches else self._flows)
+        _pump(near, far, self._flows)
+
+    def _flows(self, data: bytes) -> bool:
+        return self._flowing.wait()
 
     def _not_the_end(self, data: bytes) -> bool:
         if _SHUT_OK not in data:

@@ -90,6 +90,24 @@ def test_links_are_cut(tmp_path: Path, pools: Pools) -> None:
     assert "link to the source gateway" in destination or "link from the source gateway" in destination
 
 
+def test_links_stall(tmp_path: Path, pools: Pools) -> None:
+    relay = LinkRelay()
+    with vms(tmp_path) as pair:
+        pair.set_up(source=SLOW)
+        with GatewayPair(pools, tmp_path, pair.incoming, relay=relay, stall_timeout_s=1.0) as gateways:
+            pair.migrate(gateways.path)
+            wait_until(lambda: transferred(pair) > 4 * MIB, "the migration is under way")
+            relay.stall()
+            source = gateways.source.result(1.0 + LIMIT_S)
+            assert source is not None
+            assert "stalled" in (source.error or "")
+            assert pair.wait_ended(LIMIT_S) == "failed"
+            pair.require_source_runs()
+            # What has left the source arrives, and then its end.
+            relay.cut()
+            assert gateways.destination.result(LIMIT_S)
+
+
 def test_source_qemu_is_killed(tmp_path: Path, pools: Pools) -> None:
     with under_way(tmp_path, pools) as (pair, gateways):
         since = time.monotonic()
