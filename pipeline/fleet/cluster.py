@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ _PROBE_FAILURES = 3
 _END_TIMEOUT_S = 2.0
 #: Part of the path of every program that becomes a Ray process.
 _RAY_WORKERS = "/ray/_private/workers/"
+_REACH_TIMEOUT_S = 5.0
 _REPLACE_TIMEOUT_S = 10.0
 #: A fraction of `host.ORPHAN_S`.
 _ALIVE_PERIOD_S = 2.0
@@ -59,6 +61,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     before = set(psutil.Process().children(recursive=True))
     try:
         if address is not None:
+            _check_reachable(address)
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
@@ -193,6 +196,16 @@ def _placement(node: str | None) -> dict[str, object]:
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(known["NodeID"], soft=False)}
     names = ", ".join(f"{known['NodeManagerAddress']} ({known['NodeID'][:8]})" for known in nodes if known["Alive"])
     raise UsageError(f"the Ray cluster has no node {node!r}: it has {names}")
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `ConnectionError` for a HOST:PORT where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
+        except OSError as error:
+            raise ConnectionError(f"{error.strerror or error}: give the HOST:PORT of its head") from None
 
 
 def _shut_down(ours: list[psutil.Process]) -> None:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.fleet.owner import Owner, is_alive, this_process
+from pipeline.fleet.owner import Owner, is_alive, owner_of_run, run_name, this_process
 
 
 def fake_proc(directory: Path, pid: int, stat: str, boot_id: str = "boot") -> Path:
@@ -56,3 +56,16 @@ def test_a_process_name_cannot_pass_for_other_fields(tmp_path: Path) -> None:
 
 def test_a_zombie_is_dead(tmp_path: Path) -> None:
     assert not is_alive(Owner(7, 1234, "boot"), fake_proc(tmp_path, 7, stat_line("python", "Z", 1234)))
+
+
+def test_a_run_is_named_after_its_owner_and_known_by_it() -> None:
+    me = this_process()
+    assert owner_of_run(f"{run_name(me)}/agent/a", me) == me
+    assert owner_of_run(f"{run_name(me)}/again/agent/a", me) == me
+
+
+def test_runs_of_other_machines_and_other_names_have_no_owner_here() -> None:
+    me = this_process()
+    assert owner_of_run(f"{run_name(replace(me, boot_id='0' * 36))}/agent/a", me) is None
+    for name in ("", "agent", f"run-{me.boot_id[:8]}-x-1/agent", f"run-{me.boot_id[:8]}-1-1x/agent"):
+        assert owner_of_run(name, me) is None
