@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -241,6 +242,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(runtime: Path, arguments: tuple[s
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1
     assert words in result.stderr
+
+
+def test_ipv6_address_is_taken_and_shown_as_it_is_given(runtime: Path) -> None:
+    command = Command(runtime, "destination", "--listen", "[::1]:0", "--qemu", "q")
+    assert re.fullmatch(r"\[::1\]:\d+", command.listening_at())
+    command.signal(signal.SIGINT)
+    assert command.end()[0] == 130
 
 
 def test_file_and_listener_at_the_sockets_path_are_left_alone(tmp_path: Path, runtime: Path) -> None:

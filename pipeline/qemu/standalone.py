@@ -109,7 +109,7 @@ class StandaloneDestination:
         self._agreeing: set[str] = set()
         self._say: Say = lambda text: None
         self._port = LinkPort(address, port, self._route)
-        self.address = f"{address}:{self._port.port}"
+        self.address = f"{f'[{address}]' if ':' in address else address}:{self._port.port}"
 
     def serve_one(self, stop: threading.Event, say: Say) -> GatewayResult | None:
         """Wait for a source gateway and serve its migration; None when told to stop before one came."""
