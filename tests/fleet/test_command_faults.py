@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import ExitCode
@@ -26,13 +27,31 @@ def _tidy(home: Path) -> Iterator[None]:
 
 
 def source_agent(home: Path, command: KuakaCommand) -> None:
-    (agent,) = processes(home, "ray::AgentShell.await_source")
-    agent.kill()
+    _agent(home, "outgoing").kill()
 
 
 def destination_agent(home: Path, command: KuakaCommand) -> None:
-    (agent,) = (agent for agent in processes(home, "ray::AgentShell") if "await_source" not in agent.cmdline()[0])
-    agent.kill()
+    _agent(home, "incoming").kill()
+
+
+def _agent(home: Path, socket_name: str) -> psutil.Process:
+    """The agent whose directory has a session with that socket; the directory is open as long as the agent lives."""
+    (path,) = home.glob(f"**/agent-*/*/{socket_name}")
+    directory = path.parent.parent
+    (agent,) = (
+        process
+        for process in processes(home, "ray::AgentShell")
+        if any(_target(link) == directory for link in Path(f"/proc/{process.pid}/fd").iterdir())
+    )
+    return agent
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:
+        # A descriptor that was closed meanwhile.
+        return None
 
 
 def a_worker(home: Path, command: KuakaCommand) -> None:

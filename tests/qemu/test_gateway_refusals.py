@@ -1,5 +1,6 @@
 """What stand-alone gateways refuse, with real QEMUs: both sides say what to set, and the guest stays where it was."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_postcopy_together_with_multifd_is_refused(tmp_path: Path, pools: Pools)
 def test_qemu_with_more_channels_than_the_gateway_is_refused(tmp_path: Path, pools: Pools) -> None:
     with vms(tmp_path) as pair:
         pair.set_up(4)
-        assert "set multifd-channels alike on both" in refused(pair, pools, tmp_path, channels=2)
+        # Whichever notices first: the source's gateway a channel too many, or the destination's a QEMU that waits.
+        assert re.search("set .*multifd-channels alike on both", refused(pair, pools, tmp_path, channels=2))
 
 
 def test_destination_qemu_that_waits_for_more_channels_is_noticed(tmp_path: Path, pools: Pools) -> None:
