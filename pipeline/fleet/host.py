@@ -118,10 +118,9 @@ class Host:
         self._last_asked = self._clock()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
-        cleanup = order.cleanup
-        incoming = Path(cleanup.environment["KUAKA_INCOMING"])
+        incoming = Path(order.cleanup.environment["KUAKA_INCOMING"])
         session = Session(order.terms.session, self._pool.abort)
-        destination = _Destination(DestinationVm(order.vm, Path(order.qmp)), session, cleanup)
+        destination = _Destination(DestinationVm(order.vm, Path(order.qmp)), session, order.cleanup)
         self._destinations[order.terms.session] = destination
         destination.preparing = asyncio.create_task(self._prepare(order, destination, incoming))
         await asyncio.wait((destination.preparing,))
@@ -312,10 +311,7 @@ class Host:
         await asyncio.to_thread(remove_partial, path, session_id)
 
     async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
-        """Give up what a dead command left of a migration; the guest runs again if that had stopped it. Its state.
-
-        `paused`: it did not run before. Only with the destination known to be gone.
-        """
+        """See `qemu.recovery`. Only with the destination known to be gone."""
         return await recover_source(vm, Path(qmp), paused=paused)
 
     async def recover_destination(self, vm: str, qmp: str) -> str:
