@@ -78,7 +78,8 @@ class Channel:
         with self._lock:
             self._aborted = True
             ends = list(self._ends)
-        for end in ends:
+        # Links first, they are opened last: what breaks on QEMU's side because of this is not told as a reason.
+        for end in reversed(ends):
             end.abort()
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class Session:
     def end_part(self, name: str, error: KuakaError | str | None) -> None:
         """A part has ended; an error fails the session."""
         if isinstance(error, LinkCut):
-            self._note_cut(str(error))
+            self.note_cut(error)
         elif error is not None:
             self.fail(str(error))
         with self._lock:
@@ -87,6 +87,22 @@ class Session:
             self._lock.notify_all()
         if nobody_left and self._cut is not None:
             self.fail(self._cut)
+
+    def note_cut(self, error: LinkCut) -> None:
+        """A part's connection was cut: this fails the session unless a reason comes first."""
+        with self._lock:
+            if self._cut is not None or self.ended:
+                return
+            self._cut = str(error)
+        timer = threading.Timer(_GRACE_S, self.fail, (str(error),))
+        timer.daemon = True
+        timer.start()
+
+    def await_error(self) -> str:
+        """Why the session failed, waited for by a part that has seen no more than a cut."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._error is not None, 2 * _GRACE_S)
+            return self._error or "the migration has ended"
 
     def count(self, counters: ShardCounters) -> None:
         """Add a channel's counters to the session's."""
@@ -119,15 +135,6 @@ class Session:
     @property
     def _ended_well(self) -> bool:
         return self._complete and not self._open_parts and self._cut is None
-
-    def _note_cut(self, error: str) -> None:
-        with self._lock:
-            if self._cut is not None or self.ended:
-                return
-            self._cut = error
-        timer = threading.Timer(_GRACE_S, self.fail, (error,))
-        timer.daemon = True
-        timer.start()
 
     def totals(self) -> ShardCounters:
         """Sum over all channels."""

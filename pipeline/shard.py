@@ -151,8 +151,7 @@ def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None
             if head.kind is FrameKind.END:
                 return
     except LinkCut:
-        # Our sign of something that another part knows more of: its reason goes its own way.
-        link.reject_parting()
+        # No more than a sign of something that another part knows the reason of.
         raise
     except KuakaError as error:
         link.reject(str(error))

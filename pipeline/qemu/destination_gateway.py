@@ -17,7 +17,7 @@ from pipeline.codecs.table import codec_for
 from pipeline.errors import KuakaError, LinkCut, WireError
 from pipeline.jobs import MultifdSinkJob
 from pipeline.qemu.destination_socket import connect_destination
-from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, forward
+from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, farewell, forward
 from pipeline.qemu.stream_checks import ReturnWatch
 from pipeline.session import Session
 from pipeline.shard import ShardCounters, receive_all
@@ -100,15 +100,17 @@ class DestinationGateway:
     def _serve_main(self, transport: Transport, hello: Hello) -> None:
         self.session.start_part("main")
         error: KuakaError | str | None = "the main channel's thread ended unexpectedly"
+        link = LinkReceiver(transport, codec_for(CodecId(hello.codec)), self._terms.peer)
+        self.session.hold(Parting(link, self.session))
         try:
-            with contextlib.closing(LinkReceiver(transport, codec_for(CodecId(hello.codec)), self._terms.peer)) as link:
-                self.session.hold(Parting(link, self.session))
-                receive_all(link, StreamSink(self._open_qemu), ShardCounters())
-                self.session.complete()
+            receive_all(link, StreamSink(self._open_qemu), ShardCounters())
+            self.session.complete()
             error = None
         except KuakaError as failure:
             error = failure
         finally:
+            farewell(link, self.session, error)
+            link.close()
             self.session.end_part("main", error)
 
     def _serve_return(self, sock: socket.socket, preamble: Preamble) -> None:

@@ -7,7 +7,7 @@ an END.
 
 from collections.abc import Callable
 
-from pipeline.errors import LinkCut, WireError
+from pipeline.errors import KuakaError, LinkCut, WireError
 from pipeline.memory.pages import PageBatch
 from pipeline.qemu.stream_checks import StreamWatch
 from pipeline.session import Session
@@ -44,6 +44,13 @@ def _read(qemu: SocketTransport) -> bytes:
     except LinkCut:
         # A QEMU that has died: an end like any other, `watch` knows whether it was time.
         return b""
+
+
+def farewell(link: LinkReceiver, session: Session, error: KuakaError | str | None) -> None:
+    """Before a receiving link is closed: where all that was seen is a cut, tell the other end the session's reason."""
+    if isinstance(error, LinkCut):
+        session.note_cut(error)
+        link.part(session.await_error())
 
 
 class Parting:

@@ -24,7 +24,7 @@ from pipeline.codecs.table import codec_for
 from pipeline.control import listen_unix, peer_uid
 from pipeline.errors import KuakaError, LinkCut, MigrationError, WireError
 from pipeline.jobs import MultifdSourceJob
-from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, forward
+from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, farewell, forward
 from pipeline.qemu.multifd import INIT_BYTES, MAGIC, parse_init
 from pipeline.qemu.stream_checks import OutgoingWatch
 from pipeline.session import Session
@@ -216,6 +216,7 @@ class SourceGateway:
         except KuakaError as failure:
             error = failure
         finally:
+            farewell(link, self.session, error)
             link.close()
             self.session.end_part("return path", error)
 

@@ -225,11 +225,10 @@ class LinkReceiver:
         except LinkError:
             return
 
-    def reject_parting(self) -> None:
-        """As `reject`, where `give_up` has left a reason; nothing otherwise."""
-        if self._parting_reason is not None:
-            self.reject(self._parting_reason)
-            self.transport.await_close(_PARTING_S)
+    def part(self, reason: str) -> None:
+        """As `reject`, and stay until the sender has read it."""
+        self.reject(reason)
+        self.transport.await_close(_PARTING_S)
 
     def give_up(self, reason: str) -> None:
         """End the link from any thread: `receive` fails, and whoever receives then tells the sender this reason."""

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.codecs.codec import CodecId
 from pipeline.codecs.table import codec_for
-from pipeline.errors import KuakaError, LinkError, MigrationError, WireError
-from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, forward
+from pipeline.errors import LinkCut, LinkError, MigrationError, WireError
+from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, farewell, forward
 from pipeline.session import Session
 from pipeline.shard import ShardCounters, receive_all
 from pipeline.wire.links import LinkReceiver, LinkSender
@@ -49,7 +49,7 @@ class Wire:
         self.near, self.far = SocketTransport(near, "near"), SocketTransport(far, "the source QEMU's connection")
         self.sender = LinkSender(self.sending, Window(2 * CHUNK_BYTES, 10**8), "there", stall_timeout_s=LIMIT_S)
         self.receiver = LinkReceiver(self.receiving, codec_for(CodecId.NONE), "here")
-        self.pool = ThreadPoolExecutor(2)
+        self.pool = ThreadPoolExecutor(3)
         for sock in (self.qemu_in, self.qemu_out):
             sock.settimeout(LIMIT_S)
 
@@ -117,11 +117,25 @@ def test_session_that_fails_says_why_at_the_other_end(wire: Wire) -> None:
     session = Session("ab" * 16, lambda _session: None)
     session.hold(Parting(wire.receiver, session))
     session.fail("the disk is full")
+    with pytest.raises(LinkCut) as cut:
+        wire.received.result(LIMIT_S)
+    leaving = wire.pool.submit(farewell, wire.receiver, session, cut.value)
     with pytest.raises(LinkError, match="there gave up: the disk is full"):
         wire.sent.result(LIMIT_S)
     wire.sender.close()
-    with pytest.raises(KuakaError):
-        wire.received.result(LIMIT_S)
+    leaving.result(LIMIT_S)
+
+
+def test_reason_that_comes_after_the_cut_is_still_told(wire: Wire) -> None:
+    wire.run(Watch())
+    session = Session("ab" * 16, lambda _session: None)
+    session.start_part("main")
+    leaving = wire.pool.submit(farewell, wire.receiver, session, LinkCut("was cut"))
+    session.fail("the disk is full")
+    with pytest.raises(LinkError, match="there gave up: the disk is full"):
+        wire.sent.result(LIMIT_S)
+    wire.sender.close()
+    leaving.result(LIMIT_S)
 
 
 def test_qemu_that_is_gone_is_an_end_and_not_a_riddle(wire: Wire) -> None:
