@@ -14,8 +14,9 @@ from typing import Protocol
 from pipeline.errors import KuakaError, LinkCut
 from pipeline.shard import ShardCounters
 
-#: How long a reason may come after a cut.
-_GRACE_S = 2.0
+#: How long a reason may come after a cut. The source is where most are known; it decides first, and tells the other.
+SOURCE_GRACE_S = 1.0
+DESTINATION_GRACE_S = 2.5
 
 
 class Cuttable(Protocol):
@@ -28,8 +29,10 @@ class Cuttable(Protocol):
 class Session:
     """Parts and outcome of one migration at one host; safe from any thread."""
 
-    def __init__(self, session_id: str, abort_channels: Callable[[str], None]) -> None:
+    def __init__(self, session_id: str, abort_channels: Callable[[str], None], grace_s: float = SOURCE_GRACE_S) -> None:
+        """`grace_s` is how long a cut waits for a reason."""
         self.session_id = session_id
+        self._grace_s = grace_s
         self._abort_channels = abort_channels
         self._lock = threading.Condition()
         self._cuttables: list[Cuttable] = []
@@ -94,14 +97,14 @@ class Session:
             if self._cut is not None or self.ended:
                 return
             self._cut = str(error)
-        timer = threading.Timer(_GRACE_S, self.fail, (str(error),))
+        timer = threading.Timer(self._grace_s, self.fail, (str(error),))
         timer.daemon = True
         timer.start()
 
     def await_error(self) -> str:
         """Why the session failed, waited for by a part that has seen no more than a cut."""
         with self._lock:
-            self._lock.wait_for(lambda: self._error is not None, 2 * _GRACE_S)
+            self._lock.wait_for(lambda: self._error is not None, 2 * self._grace_s)
             return self._error or "the migration has ended"
 
     def count(self, counters: ShardCounters) -> None:

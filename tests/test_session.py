@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from pipeline import session as module
 from pipeline.errors import LinkCut, LinkError
 from pipeline.session import Session
 from pipeline.shard import ShardCounters
@@ -88,16 +87,17 @@ def test_reason_overtakes_the_cut_that_came_before_it(recorder: Recorder) -> Non
     assert session.error == "they gave up: disk full"
 
 
-def test_cut_is_the_reason_when_no_other_comes(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GRACE_S", 0.05)
-    session = recorder.session
+def test_cut_is_the_reason_when_no_other_comes() -> None:
+    held = Held()
+    session = Session("ab" * 16, lambda _session: None, grace_s=0.05)
+    session.hold(held)
     session.start_part("main")
     session.start_part("channel 0")
     session.end_part("channel 0", LinkCut("was cut"))
     session.end_part("main", None)
     session.complete()
     assert session.wait(5)
-    assert (session.error, recorder.held.aborts) == ("was cut", 1)
+    assert (session.error, held.aborts) == ("was cut", 1)
 
 
 def test_cut_waits_for_nobody_when_no_part_is_left(recorder: Recorder) -> None:

@@ -17,7 +17,7 @@ from pipeline.codecs.table import codec_for
 from pipeline.errors import KuakaError, LinkRefused
 from pipeline.qemu.destination_gateway import DestinationGateway
 from pipeline.qemu.source_gateway import SourceGateway
-from pipeline.session import Session
+from pipeline.session import DESTINATION_GRACE_S, Session
 from pipeline.shard import ShardCounters
 from pipeline.wire.handshake import SESSION_BYTES, Preamble, Role
 from pipeline.wire.links import LinkReceiver
@@ -180,7 +180,7 @@ class StandaloneDestination:
         with self._changed:
             if self._current is not None:
                 return None
-            session = Session(terms.session, self._pool.abort)
+            session = Session(terms.session, self._pool.abort, DESTINATION_GRACE_S)
             self._current = DestinationGateway(
                 self._qemu_socket, terms, session, self._pool, native_zero=self._native_zero
             )
