@@ -1,7 +1,8 @@
 """Images over the shard: one channel's share of the extents, read at the source and placed at the destination.
 
 Channel c of n sends extents c, c + n, c + 2n, ... each as its pages and then an EXTENT frame with the digest of all
-its bytes. A hole is an EXTENT frame alone. The destination reads every extent back before it acknowledges that frame.
+its bytes. A hole is an EXTENT frame alone. The destination compares the digest of what it wrote before it acknowledges
+that frame.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class ImageSink:
         self._writer.write(batch)
 
     def extent(self, offset_bytes: int, digest: memoryview) -> None:
-        """Read the extent back and compare. Raises `KuakaError`."""
+        """Compare the extent. Raises `KuakaError`."""
         if offset_bytes % self._extent_bytes or offset_bytes >= self._size_bytes:
             raise WireError(f"an extent at byte {offset_bytes} is not one of this image's")
         length = min(self._extent_bytes, self._size_bytes - offset_bytes)

@@ -1,4 +1,4 @@
-"""One image's migration: look at it, make room, send, and give it its name once every byte was read back."""
+"""One image's migration: look at it, make room, send, and give it its name once every extent was compared."""
 
 import asyncio
 import contextlib

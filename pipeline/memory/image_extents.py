@@ -1,7 +1,7 @@
 """Extents: the aligned pieces of an image file that channels share out, read page by page and digested on the way.
 
 The rule: every byte of an extent goes through its digest, zeros of holes too, at the source as it is read and at the
-target as it is read back, so a page at the wrong place is found like a flipped bit. Holes are asked for (SEEK_DATA),
+target as it is written, so a page that is missing or late is found like a flipped bit. Holes are asked for (SEEK_DATA),
 not read: an extent that is a hole costs one system call and a digest that is computed once.
 
 Files are read with preadv into one reused buffer, never mapped. It is safer, because a mapped file that somebody

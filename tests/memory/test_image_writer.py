@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,18 +168,42 @@ def test_batch_that_does_not_fit_writes_nothing(partial: Path, writer: TargetWri
     ("offset", "length"), [(-PAGE_BYTES, PAGE_BYTES), (0, 0), (0, 17 * PAGE_BYTES), (1, PAGE_BYTES), (0, 100)]
 )
 def test_extent_outside_the_image_is_refused(writer: TargetWriter, offset: int, length: int) -> None:
-    for check in (writer.finish_extent, writer.verify_extent):
-        with pytest.raises(WireError, match="an extent of"):
-            check(offset, length, bytes(16))
+    with pytest.raises(WireError, match="an extent of"):
+        writer.finish_extent(offset, length, bytes(16))
 
 
 @pytest.mark.parametrize("at", [0, 5 * PAGE_BYTES + 17, 16 * PAGE_BYTES - 1])
-def test_one_wrong_byte_is_found(partial: Path, writer: TargetWriter, at: int) -> None:
-    descriptor = os.open(partial, os.O_WRONLY)
-    os.pwrite(descriptor, b"x", at)
-    os.close(descriptor)
+def test_one_wrong_byte_is_found(writer: TargetWriter, at: int) -> None:
+    sent = bytearray(16 * PAGE_BYTES)
+    digest = xxhash.xxh3_128_digest(sent)
+    sent[at] ^= 1
+    writer.write(batch(range(16), normal=bytes(sent)))
     with pytest.raises(KuakaError, match="bytes 0 to 65535 are not those that were sent"):
-        writer.verify_extent(0, 16 * PAGE_BYTES, zero_digest(16 * PAGE_BYTES))
+        writer.finish_extent(0, 16 * PAGE_BYTES, digest)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [range(1, 17)],
+        [range(15)],
+        [range(8), range(9, 16)],
+        [range(8), range(7, 16)],
+        [range(8, 16), range(8)],
+        [[*range(8), *range(15, 7, -1)]],
+    ],
+    ids=["first missing", "last missing", "gap", "twice", "late", "backwards"],
+)
+def test_pages_that_do_not_follow_each_other_are_no_extent(partial: Path, pages: list[Sequence[int]]) -> None:
+    content = bytes(16 * PAGE_BYTES)
+    partial.write_bytes(bytes(17 * PAGE_BYTES))
+    with TargetWriter.open(partial, 17 * PAGE_BYTES, reused=False) as writer:
+        for numbers in pages:
+            writer.write(batch(numbers, normal=bytes(len(numbers) * PAGE_BYTES)))
+        with pytest.raises(KuakaError, match="not those that were sent"):
+            writer.finish_extent(0, len(content), xxhash.xxh3_128_digest(content))
+        writer.write(batch(range(16), normal=content))
+        writer.finish_extent(0, len(content), xxhash.xxh3_128_digest(content))
 
 
 def test_old_bytes_do_not_pass_for_pages_that_never_came(tmp_path: Path) -> None:
