@@ -191,11 +191,6 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         await self._call(self._actor.cleanup_destination.remote(cleanup))
 
-    async def source_statistics(self, session_id: str) -> dict[str, Any]:
-        """See `Host`."""
-        statistics: dict[str, Any] = await self._call(self._actor.source_statistics.remote(session_id))
-        return statistics
-
     async def inspect_image(self, path: str) -> ImageFacts:
         """See `Host`."""
         facts: ImageFacts = await self._call(self._actor.inspect_image.remote(path))

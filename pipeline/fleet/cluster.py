@@ -163,8 +163,7 @@ async def watch_cluster() -> None:
     """
     context = ray.get_runtime_context()
     host, _, port = context.gcs_address.rpartition(":")
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    here = next(node for node in nodes if node["NodeID"] == context.get_node_id())
+    here = next(node for node in _nodes() if node["NodeID"] == context.get_node_id())
     await asyncio.gather(
         _probe("the head of the Ray cluster", host, int(port)),
         _probe("Ray's raylet on this machine", here["NodeManagerAddress"], int(here["NodeManagerPort"])),
@@ -184,13 +183,19 @@ async def _probe(name: str, host: str, port: int) -> None:
     raise KuakaError(f"{name} at {host}:{port} has gone")
 
 
+def _nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes, dead ones too, as Ray describes them."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
 def _placement(node: str | None) -> dict[str, object]:
     """Ray options that put an actor on `node`, a node id or address. Raises `UsageError`."""
     if node is None:
         return {
             "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         }
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = _nodes()
     for known in nodes:
         if known["Alive"] and node in (known["NodeID"], known["NodeManagerAddress"], known["NodeManagerHostname"]):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(known["NodeID"], soft=False)}

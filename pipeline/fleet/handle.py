@@ -1,7 +1,7 @@
 """How the controller reaches a host: the same calls, be it an actor on another machine or an object in a test."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.fleet.orders import (
     Cleanup,
@@ -52,9 +52,6 @@ class HostHandle(Protocol):
 
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
         """How far sessions have come."""
-
-    async def source_statistics(self, session_id: str) -> dict[str, Any]:
-        """QEMU's own figures."""
 
     async def fail(self, session_id: str, reason: str) -> None:
         """Cut a session."""

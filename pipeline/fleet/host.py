@@ -202,10 +202,6 @@ class Host:
                 progress[session_id] = MigrationProgress(image[0].totals(), image[0].error, image[1])
         return progress
 
-    async def source_statistics(self, session_id: str) -> dict[str, object]:
-        """QEMU's own figures of a running migration. Raises `MigrationError`."""
-        return await self._source(session_id).vm.statistics()
-
     async def fail(self, session_id: str, reason: str) -> None:
         """Cut a session here. A source that had started is told to give up."""
         for part in (self._sources.get(session_id), self._destinations.get(session_id)):

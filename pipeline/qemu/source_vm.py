@@ -110,11 +110,6 @@ class SourceVm:
         error = None if completed else await _reason(session) or statistics.get("error-desc") or f"QEMU says {status}"
         return SourceOutcome(completed, status == "cancelled", was_running, error, self._stopped_ns, statistics)
 
-    async def statistics(self) -> dict[str, Any]:
-        """QEMU's query-migrate, as it is."""
-        answer: dict[str, Any] = await self._qmp.execute("query-migrate")
-        return answer
-
     async def cancel(self) -> None:
         """Ask QEMU to give up; the guest goes on. Harmless when nothing migrates."""
         await self._qmp.execute("migrate_cancel")

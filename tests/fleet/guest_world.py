@@ -253,9 +253,6 @@ class FakeHost:
         await self._calls.host(self.name, "progress")
         return {}
 
-    async def source_statistics(self, session_id: str) -> dict[str, Any]:
-        raise AssertionError("not asked for here")
-
     async def inspect_image(self, path: str) -> Any:
         raise AssertionError("not an image")
 
