@@ -1,0 +1,135 @@
+"""What the scheduler wants done. A shell carries effects to where they belong; it decides nothing."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from scheduler.core.units import ServiceClass
+
+
+class Reason(Enum):
+    """Why there is no lease, or no more of one; the same words in logs, metrics and tables."""
+
+    #: Others are due first.
+    QUEUED = "queued"
+    #: All slots are leased.
+    NO_SLOTS = "no-slots"
+    CAPPED = "capped"
+    NO_DEMAND = "no-demand"
+    DEVICE_DOWN = "device-down"
+    #: The scheduler has just started and waits until leases of before have ended.
+    LEARNING = "learning"
+    UNKNOWN_FLOW = "unknown-flow"
+    UNKNOWN_POOL = "unknown-pool"
+    STALE_EPOCH = "stale-epoch"
+    STALE_LEASE = "stale-lease"
+    EXPIRED = "expired"
+    #: Reservations, or tickets before this one, take all there is.
+    NO_CAPACITY = "no-capacity"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to keep `window` descriptors in flight, until the flow's `used_ns` reaches `budget_until_ns`.
+
+    Its holder counts `ttl_ns` from when it *sent* the report that earned it, on its own clock, and submits nothing
+    after that. A newer lease of the same flow (higher number) replaces it.
+    """
+
+    #: Higher than any lease before it, in this epoch.
+    lease: int
+    flow: str
+    pool: str
+    epoch: int
+    service_class: ServiceClass
+    window: int
+    budget_until_ns: int
+    ttl_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Tell `host` of a lease, or of more budget, another window or a longer life for the one it has."""
+
+    host: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A flow that asked gets nothing now; it works without the device and asks again in `retry_ns`."""
+
+    host: str
+    flow: str
+    pool: str
+    reason: Reason
+    retry_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a flow may expect: how long until its next grant, and its share of the pool's work. The split needs both."""
+
+    host: str
+    flow: str
+    pool: str
+    wait_ns: int
+    share_ns_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """What a host said, or holds, is void: it must not submit under it."""
+
+    host: str
+    flow: str
+    pool: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class TicketGranted:
+    """The guest may be stopped within the lease's life: slots are set aside, nothing need be asked again."""
+
+    host: str
+    request: int
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class TicketDenied:
+    """The guest must go on running; ask again in `retry_ns`."""
+
+    host: str
+    flow: str
+    pool: str
+    request: int
+    reason: Reason
+    retry_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backpressure:
+    """How long a BULK batch waits for a pool. Migrations slow down, admission stops while it is over two leases."""
+
+    host: str
+    pool: str
+    wait_ns: int
+    stop_admission: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegan:
+    """Keep this number where a restart finds it, before anything is granted under it."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Somebody should look: more in the device than was leased, a device that does not answer, ..."""
+
+    pool: str
+    what: str
+
+
+Effect = Granted | Withheld | Outlook | Fenced | TicketGranted | TicketDenied | Backpressure | EpochBegan | Alarm
