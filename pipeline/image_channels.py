@@ -1,15 +1,15 @@
 """Images over the shard: one channel's share of the extents, read at the source and placed at the destination.
 
-Channel c of n sends extents c, c + n, c + 2n, ... each as its pages and then an EXTENT frame with the digest of all
-its bytes. A hole is an EXTENT frame alone. The destination compares the digest of what it wrote before it acknowledges
-that frame.
+Channel c of n sends extents c, c + n, c + 2n, ... each as frames of its pages and then an EXTENT frame with the digest
+of their checksums. A hole is an EXTENT frame alone. The destination compares the digest with that of the frames it
+verified and wrote before it acknowledges that frame.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import WireError
-from pipeline.memory.image_extents import ExtentDigest
+from pipeline.memory.image_extents import ExtentDigest, FrameChain
 from pipeline.memory.image_source import ImageSource
 from pipeline.memory.image_writer import TargetWriter
 from pipeline.memory.pages import PAGE_BYTES, PageBatch
@@ -28,14 +28,14 @@ class ImageChannelSource:
     def run(self, shard: ShardSender, counters: ShardCounters) -> None:
         """Send the channel's extents and finish the link. Raises `KuakaError`."""
         for extent in self._extents:
-            reader = self._image.read(extent)
-            for run in reader:
-                shard.send(b"", run.page_numbers, run.pages, run.hole_numbers)
+            chain = FrameChain()
+            for run in self._image.read(extent):
+                chain.add(shard.send(b"", run.page_numbers, run.pages, run.hole_numbers))
             if extent.hole:
                 counters.pages += extent.page_count
                 counters.zero_pages += extent.page_count
                 counters.raw_bytes += extent.length_bytes
-            digest = reader.digest()
+            digest = chain.digest()
             shard.link.send_plain(FrameKind.EXTENT, digest, tag=extent.offset_bytes)
             self.digests.append(ExtentDigest(extent.offset_bytes, extent.length_bytes, digest))
         shard.link.finish()
@@ -50,9 +50,9 @@ class ImageSink:
         self._extent_bytes = extent_bytes
         self.digests: list[ExtentDigest] = []
 
-    def place(self, batch: PageBatch, tag: int) -> None:
+    def place(self, batch: PageBatch, tag: int, checksum: int) -> None:
         """Write a batch. Raises `KuakaError`."""
-        self._writer.write(batch)
+        self._writer.write(batch, checksum)
 
     def extent(self, offset_bytes: int, digest: memoryview) -> None:
         """Compare the extent. Raises `KuakaError`."""

@@ -50,8 +50,8 @@ class ShardCounters:
 class Sink(Protocol):
     """Where a receiving shard puts what arrives, in order."""
 
-    def place(self, batch: PageBatch, tag: int) -> None:
-        """Write a batch; everything in it has been verified."""
+    def place(self, batch: PageBatch, tag: int, checksum: int) -> None:
+        """Write a batch; everything in it has been verified against its frame's checksum."""
 
     def barrier(self, tag: int) -> None:
         """Nothing after this may be placed before what came before it."""
@@ -60,7 +60,7 @@ class Sink(Protocol):
         """Write bytes as they are."""
 
     def extent(self, offset_bytes: int, digest: memoryview) -> None:
-        """The extent at this offset is complete and its bytes have this digest."""
+        """The extent at this offset is complete, and its frames have this digest."""
 
     def finish(self) -> None:
         """Nothing follows."""
@@ -83,9 +83,9 @@ class ShardSender:
         pages: NDArray[np.uint64],
         announced_zero: NDArray[np.uint32] | None = None,
         tag: int = 0,
-    ) -> None:
+    ) -> int:
         """Send pages of one block: `pages` is (n, 512) words with its (n,) numbers; `announced_zero` are pages that the
-        source itself found to be zero. Raises `LinkError`."""
+        source itself found to be zero. Returns their frame's checksum. Raises `LinkError`."""
         kinds, fill_words = scan(pages) if len(pages) else (np.empty(0, dtype=np.uint8), _NO_WORDS)
         normal = self._normal(pages, kinds)
         counters = self._counters
@@ -103,6 +103,7 @@ class ShardSender:
         counters.wire_bytes += frame.wire_bytes
         counters.count_normal(self._codec_name, normal_pages - frame.raw_pages)
         counters.count_normal(_UNCODED, frame.raw_pages)
+        return frame.checksum
 
     def sync(self, tag: int) -> None:
         """Send a barrier."""
@@ -132,7 +133,7 @@ def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None
             head = link.receive()
             if head.kind is FrameKind.PAGES:
                 batch = link.pages(head)
-                sink.place(batch, head.tag)
+                sink.place(batch, head.tag, head.checksum)
                 counters.pages += batch.page_count
                 counters.raw_bytes += head.raw_bytes
             else:

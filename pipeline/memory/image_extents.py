@@ -1,38 +1,31 @@
-"""Extents: the aligned pieces of an image file that channels share out, read page by page and digested on the way.
+"""Extents: the aligned pieces of an image file that channels share out, and the digests that say what is in them.
 
-The rule: every byte of an extent goes through its digest, zeros of holes too, at the source as it is read and at the
-target as it is written, so a page that is missing or late is found like a flipped bit. Holes are asked for (SEEK_DATA),
-not read: an extent that is a hole costs one system call and a digest that is computed once.
+The rule: an extent's digest is the xxh3-128 of the checksums of its frames, in order. A frame's checksum covers the
+numbers, kinds, fill words and bytes of its pages as they were before encoding; the source computes it, the target
+computes it again from what it decoded, and nothing is written where the two differ. So both digests are of the pages
+themselves, and a frame that is missing, repeated, late or from elsewhere changes the digest like a flipped bit. Page
+bytes are hashed once at either end; hashing them again for the extent, zeros included, found nothing more of what can
+happen between the two. Neither digest sees a mistake of the scan before it or of the write behind it. Those two are
+proven by tests over every mixture of pages, and the writer takes an extent only if its pages came one after the other
+from the first to the last.
 
-Files are read with preadv into one reused buffer, never mapped. It is safer, because a mapped file that somebody
-truncates kills the process with SIGBUS, and the process serves live guests too; and it is quicker, because page
-faults cost more than the copy. GB/s of read, scan and digest of a 1 GiB file in memory, one thread and two, 2 MiB at
-a time:
-
-    preadv   tmpfs 10.7 / 18.8   ext4 13.3 / 21.9
-    mmap     tmpfs  5.6 /  8.1   ext4  7.6 / 13.5
+Holes are asked for (SEEK_DATA), not read: an extent that is a hole costs one system call, has no frames, and its
+digest is that of no checksums.
 """
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import xxhash
 
 from pipeline.errors import KuakaError
-from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageNumbers, PageWords, as_bytes
+from pipeline.memory.pages import PAGE_BYTES
 
 #: Enough that an extent's own costs vanish, few enough that channels end together.
 EXTENT_BYTES = 8 << 20
-#: Zeros for whoever writes or digests them; never written to, so the kernel backs them with its one zero page.
-ZERO_BYTES = memoryview(bytes(MAX_BATCH_PAGES * PAGE_BYTES))
-
-_NO_PAGES: PageWords = np.empty((0, WORDS_PER_PAGE), dtype=np.uint64)
-_NO_NUMBERS: PageNumbers = np.empty(0, dtype=np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +49,11 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class ExtentDigest:
-    """What an extent holds: 16 bytes of xxh3-128 over all its bytes."""
+    """What an extent holds: 16 bytes of xxh3-128 over the checksums of its frames."""
 
     offset_bytes: int
     length_bytes: int
     digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PageRun:
-    """Consecutive pages, at most `MAX_BATCH_PAGES`: either (n,) numbers with their (n, 512) words, or the numbers of a
-    hole."""
-
-    page_numbers: PageNumbers
-    pages: PageWords
-    hole_numbers: PageNumbers
 
 
 def plan_extents(descriptor: int, size_bytes: int, extent_bytes: int = EXTENT_BYTES) -> tuple[Extent, ...]:
@@ -103,76 +86,19 @@ def next_data(descriptor: int, start: int, end: int) -> int:
         raise
 
 
-class ExtentReader:
-    """Reads one extent of an open file, once: iterate over its runs, then ask for the digest.
+class FrameChain:
+    """An extent's digest in the making."""
 
-    A run's pages lie in `buffer`, (n, 512) words, and are valid until the next run. A hole extent has no runs.
-    `confirm` is called when all is read and may raise. Iterating raises `KuakaError` when the file cannot be read or
-    ends too early.
-    """
-
-    def __init__(
-        self, descriptor: int, path: Path, extent: Extent, buffer: PageWords, confirm: Callable[[], None] | None = None
-    ) -> None:
-        self.extent = extent
-        self._descriptor = descriptor
-        self._path = path
-        self._buffer = buffer
-        self._confirm = confirm
+    def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
-        self._digest: bytes | None = None
 
-    def __iter__(self) -> Iterator[PageRun]:
-        extent, hash_more = self.extent, self._hash.update
-        step = min(len(self._buffer), MAX_BATCH_PAGES) * PAGE_BYTES
-        end = extent.offset_bytes + extent.length_bytes
-        for offset in range(extent.offset_bytes, end if not extent.hole else 0, step):
-            length = min(step, end - offset)
-            numbers = np.arange(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES, dtype=np.uint32)
-            if self._is_hole(offset, length):
-                hash_more(ZERO_BYTES[:length])
-                yield PageRun(_NO_NUMBERS, _NO_PAGES, numbers)
-            else:
-                pages = self._buffer[: len(numbers)]
-                view = as_bytes(pages.data)
-                self._fill(view, offset)
-                hash_more(view)
-                yield PageRun(numbers, pages, _NO_NUMBERS)
-        if self._confirm is not None:
-            self._confirm()
-        self._digest = zero_digest(extent.length_bytes) if extent.hole else self._hash.digest()
+    def add(self, checksum: int) -> None:
+        """The extent's next frame has this checksum (64 bits)."""
+        self._hash.update(checksum.to_bytes(8, "big"))
 
     def digest(self) -> bytes:
-        """Digest of the whole extent; raises RuntimeError before all of it was read."""
-        if self._digest is None:
-            raise RuntimeError(f"extent at {self.extent.offset_bytes} was not read to its end")
-        return self._digest
-
-    def _is_hole(self, offset: int, length: int) -> bool:
-        try:
-            return next_data(self._descriptor, offset, offset + length) == offset + length
-        except OSError as error:
-            raise file_error(self._path, "cannot be read", error) from None
-
-    def _fill(self, view: memoryview, offset: int) -> None:
-        got = 0
-        while got < len(view):
-            try:
-                count = os.preadv(self._descriptor, (view[got:],), offset + got)
-            except OSError as error:
-                raise file_error(self._path, f"cannot be read at byte {offset + got}", error) from None
-            if not count:
-                raise KuakaError(f"{self._path} ends at byte {offset + got}: it was truncated while it was read")
-            got += count
-
-
-@lru_cache(maxsize=16)
-def zero_digest(length_bytes: int) -> bytes:
-    """Digest of an extent of zeros."""
-    digest = xxhash.xxh3_128()
-    for offset in range(0, length_bytes, len(ZERO_BYTES)):
-        digest.update(ZERO_BYTES[: length_bytes - offset])
-    return digest.digest()
+        """Digest of the frames so far."""
+        return self._hash.digest()
 
 
 def image_digest(extents: Iterable[ExtentDigest], size_bytes: int) -> bytes:

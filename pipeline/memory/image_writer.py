@@ -1,9 +1,8 @@
 """The worker's side of an image that arrives: pages written at their places, extents compared by their digests.
 
 The rule: nothing of a batch is written unless all of it lies inside the file, and an extent counts only if its pages
-came one after the other from its first to its last, and what was written has the digest that the source computed. The
-digest is taken of the very bytes given to the kernel, while they are in the cache; reading them back instead cost as
-much again as writing them (0.09 CPU seconds per GiB) and asked the page cache what it had just been told.
+came one after the other from its first to its last, in frames whose checksums have the digest that the source sent
+(see image_extents.py). Whoever calls has verified each batch against its frame's checksum.
 
 A fresh file is all holes, so zero pages need nothing and it stays sparse; one system call writes a run of consecutive
 other pages. A reused file has old bytes, so zeros are written over them, together with the pages around them in one
@@ -28,18 +27,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import xxhash
 
 from pipeline.errors import KuakaError, WireError
-from pipeline.memory.image_extents import (
-    ZERO_BYTES,
-    ExtentDigest,
-    file_error,
-    zero_digest,
-)
+from pipeline.memory.image_extents import ExtentDigest, FrameChain, file_error
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind, as_bytes
 from pipeline.wire.sockets import remaining
 
+#: Never written to, so the kernel backs them with its one zero page.
+_ZERO_BYTES = memoryview(bytes(MAX_BATCH_PAGES * PAGE_BYTES))
 #: As plain integers, for the loop over runs.
 _NORMAL, _SAME = int(PageKind.NORMAL), int(PageKind.SAME)
 #: No page has come.
@@ -63,7 +58,8 @@ class TargetWriter:
         self._descriptor = descriptor
         self._size_bytes = size_bytes
         self._reused = reused
-        self._hash = xxhash.xxh3_128()
+        #: The frames since the last `finish_extent`.
+        self._chain = FrameChain()
         #: The pages since the last `finish_extent`: first, and the one that is due; None where they are no sequence.
         self._sequence: tuple[int, int] | None = _NOTHING
 
@@ -83,18 +79,18 @@ class TargetWriter:
             raise KuakaError(f"{path} is not a partial image of {size_bytes} bytes: somebody else changed it")
         return cls(descriptor, path, size_bytes, reused)
 
-    def write(self, batch: PageBatch) -> None:
-        """Write a batch's pages at their places.
+    def write(self, batch: PageBatch, checksum: int) -> None:
+        """Write a batch's pages at their places; `checksum` is its frame's.
 
         Raises `WireError`, nothing written, if the batch does not fit the image; `KuakaError` if the file cannot be
         written.
         """
         self._check(batch)
         self._continue_sequence(batch)
+        self._chain.add(checksum)
         pieces: list[memoryview] = []
         start = end = 0
         for offset, piece, zero in _pieces(batch):
-            self._hash.update(piece)
             if zero and not self._reused:
                 continue
             if offset != end:
@@ -112,18 +108,14 @@ class TargetWriter:
         """
         self._check_range(offset_bytes, length_bytes)
         written, self._sequence = self._sequence, _NOTHING
-        if written == _NOTHING:
-            same = digest == zero_digest(length_bytes)
-            if same:
-                self.clear(offset_bytes, length_bytes)
-        else:
-            whole = (offset_bytes // PAGE_BYTES, (offset_bytes + length_bytes) // PAGE_BYTES)
-            same = written == whole and digest == self._hash.digest()
-        self._hash.reset()
-        if not same:
+        chain, self._chain = self._chain, FrameChain()
+        whole = (offset_bytes // PAGE_BYTES, (offset_bytes + length_bytes) // PAGE_BYTES)
+        if digest != chain.digest() or written not in (whole, _NOTHING):
             raise KuakaError(
                 f"{self.path}: bytes {offset_bytes} to {offset_bytes + length_bytes - 1} are not those that were sent"
             )
+        if written == _NOTHING:
+            self.clear(offset_bytes, length_bytes)
         return ExtentDigest(offset_bytes, length_bytes, digest)
 
     def clear(self, offset_bytes: int, length_bytes: int) -> None:
@@ -132,8 +124,8 @@ class TargetWriter:
         if not self._reused or punch_hole(self._descriptor, offset_bytes, length_bytes):
             return
         end = offset_bytes + length_bytes
-        for offset in range(offset_bytes, end, len(ZERO_BYTES)):
-            self._write_all([ZERO_BYTES[: end - offset]], offset)
+        for offset in range(offset_bytes, end, len(_ZERO_BYTES)):
+            self._write_all([_ZERO_BYTES[: end - offset]], offset)
 
     def close(self) -> None:
         """Release the file."""
@@ -199,7 +191,7 @@ def _pieces(batch: PageBatch) -> Iterator[tuple[int, memoryview, bool]]:
             yield number * PAGE_BYTES, same[same_at : same_at + length], False
             same_at += length
         else:
-            yield number * PAGE_BYTES, ZERO_BYTES[:length], True
+            yield number * PAGE_BYTES, _ZERO_BYTES[:length], True
 
 
 def punch_hole(descriptor: int, offset_bytes: int, length_bytes: int) -> bool:

@@ -88,7 +88,7 @@ class StreamSink:
         if self._qemu is not None:
             self._qemu.shutdown_write()
 
-    def place(self, batch: PageBatch, tag: int) -> None:
+    def place(self, batch: PageBatch, tag: int, checksum: int) -> None:
         """The main channel carries bytes only."""
         raise WireError("pages arrived on the main channel")
 

@@ -44,7 +44,7 @@ class MultifdSink:
         self._qemu = self._connect()
         self._write(self._qemu, payload[:INIT_BYTES])
 
-    def place(self, batch: PageBatch, tag: int) -> None:
+    def place(self, batch: PageBatch, tag: int, checksum: int) -> None:
         """Write one data packet; raises `LinkError` when QEMU does not take it."""
         if batch.page_count > PAGES_PER_PACKET:
             raise WireError(f"a batch of {batch.page_count} pages does not fit a multifd packet of {PAGES_PER_PACKET}")

@@ -98,6 +98,7 @@ class EncodedFrame:
     parts: tuple[Buffer, ...]
     wire_bytes: int
     raw_pages: int
+    checksum: int
 
 
 def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> EncodedFrame:
@@ -145,15 +146,16 @@ def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> Enc
     )[:_CHECKED_HEAD_BYTES]
     checksum = _checksum(checked, table, (normal,))
     parts = (b"".join((checked, checksum.to_bytes(8, "big"), table)), *streams)
-    return EncodedFrame(parts, HEAD_BYTES + len(table) + stream_bytes, raw_pages)
+    return EncodedFrame(parts, HEAD_BYTES + len(table) + stream_bytes, raw_pages, checksum)
 
 
 def encode_plain(kind: FrameKind, sequence: int, payload: Buffer = b"", tag: int = 0) -> EncodedFrame:
     """Frame anything but pages: SYNC and END (no payload), BYTES (verbatim), EXTENT (a digest)."""
     view = as_bytes(payload)
     checked = _HEAD.pack(MAGIC, kind, 0, 0, sequence, len(view), len(view), 0, 0, 0, 0, tag, 0)[:_CHECKED_HEAD_BYTES]
-    head = checked + _checksum(checked, b"", (view,)).to_bytes(8, "big")
-    return EncodedFrame((head, view) if len(view) else (head,), HEAD_BYTES + len(view), 0)
+    checksum = _checksum(checked, b"", (view,))
+    head = checked + checksum.to_bytes(8, "big")
+    return EncodedFrame((head, view) if len(view) else (head,), HEAD_BYTES + len(view), 0, checksum)
 
 
 def parse_head(data: Buffer, expected_sequence: int) -> FrameHead:

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.memory.image_extents import ExtentDigest, PageRun, image_digest
-from pipeline.memory.image_source import ImageSource
+from pipeline.codecs.codec import CodecId
+from pipeline.codecs.table import codec_for
+from pipeline.memory.image_extents import ExtentDigest, FrameChain, image_digest
+from pipeline.memory.image_source import ImageSource, PageRun
 from pipeline.memory.image_target import TargetImage
 from pipeline.memory.image_writer import TargetWriter
 from pipeline.memory.pages import PAGE_BYTES, PageBatch, PageKind, as_bytes
 from pipeline.memory.scan import scan
+from pipeline.wire.frames import encode_pages
 
 SESSION = "0123456789abcdef"
 #: Small, so that small images have several.
@@ -47,10 +50,13 @@ def fill(source: ImageSource, writer: TargetWriter, extent_bytes: int = EXTENT_B
     """Move every extent; the digests as the writer verified them."""
     verified = []
     for extent in source.extents(extent_bytes):
-        reader = source.read(extent)
-        for run in reader:
-            writer.write(batch_of(run))
-        verified.append(writer.finish_extent(extent.offset_bytes, extent.length_bytes, reader.digest()))
+        chain = FrameChain()
+        for run in source.read(extent):
+            batch = batch_of(run)
+            checksum = encode_pages(batch, codec_for(CodecId.NONE), 0, 0).checksum
+            chain.add(checksum)
+            writer.write(batch, checksum)
+        verified.append(writer.finish_extent(extent.offset_bytes, extent.length_bytes, chain.digest()))
     return verified
 
 

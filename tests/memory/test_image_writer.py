@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import KuakaError, WireError
 from pipeline.memory import image_writer
-from pipeline.memory.image_extents import zero_digest
+from pipeline.memory.image_extents import FrameChain
 from pipeline.memory.image_target import TargetImage
 from pipeline.memory.image_writer import TargetWriter
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch, PageKind
@@ -32,6 +31,14 @@ def batch(numbers: Sequence[int], kinds: Sequence[PageKind] | None = None, norma
         normal = b"".join(bytes([at + 1]) * PAGE_BYTES for at, kind in enumerate(kinds) if kind is NORMAL)
     fill_words = np.array([at + 1 for at, kind in enumerate(kinds) if kind is SAME], dtype=np.uint64)
     return PageBatch(b"", np.array(numbers, np.uint32), np.array(kinds, np.uint8), fill_words, normal)
+
+
+def digest_of(*checksums: int) -> bytes:
+    """The digest of an extent whose frames have these checksums."""
+    chain = FrameChain()
+    for checksum in checksums:
+        chain.add(checksum)
+    return chain.digest()
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_any_mixture_arrives(tmp_path: Path, kinds: str, batch_pages: int, spars
 
 
 def test_pages_in_any_order_land_at_their_numbers(partial: Path, writer: TargetWriter) -> None:
-    writer.write(batch([9, 3, 4, 15, 0], [NORMAL, SAME, NORMAL, NORMAL, SAME]))
+    writer.write(batch([9, 3, 4, 15, 0], [NORMAL, SAME, NORMAL, NORMAL, SAME]), 0)
     content = partial.read_bytes()
     page = [content[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] for number in range(16)]
     assert page[9] == b"\1" * PAGE_BYTES
@@ -129,7 +136,7 @@ def test_full_batch_of_alternating_pages_is_one_system_call_on_a_reused_file(
     kinds = [NORMAL if number % 2 else ZERO for number in numbers]
     normal = b"n" * (PAGE_BYTES * MAX_BATCH_PAGES // 2)
     with TargetWriter.open(path, MAX_BATCH_PAGES * PAGE_BYTES, reused=True) as writer:
-        writer.write(batch(numbers, kinds, normal))
+        writer.write(batch(numbers, kinds, normal), 0)
     assert path.read_bytes() == (bytes(PAGE_BYTES) + b"n" * PAGE_BYTES) * (MAX_BATCH_PAGES // 2)
     assert offsets == [0]
 
@@ -141,7 +148,7 @@ def test_short_writes_are_continued(partial: Path, writer: TargetWriter, monkeyp
         return pwritev(descriptor, [pieces[0][:1000]], offset)
 
     monkeypatch.setattr(os, "pwritev", one_piece_at_most)
-    writer.write(batch([1, 2, 3], [NORMAL, SAME, NORMAL]))
+    writer.write(batch([1, 2, 3], [NORMAL, SAME, NORMAL]), 0)
     content = partial.read_bytes()[PAGE_BYTES : 4 * PAGE_BYTES]
     assert content == b"\1" * PAGE_BYTES + (b"\2" + bytes(7)) * 512 + b"\3" * PAGE_BYTES
 
@@ -159,7 +166,7 @@ def test_short_writes_are_continued(partial: Path, writer: TargetWriter, monkeyp
 )
 def test_batch_that_does_not_fit_writes_nothing(partial: Path, writer: TargetWriter, bad: PageBatch) -> None:
     with pytest.raises(WireError):
-        writer.write(bad)
+        writer.write(bad, 0)
     assert not any(partial.read_bytes())
     assert partial.stat().st_size == 16 * PAGE_BYTES
 
@@ -172,14 +179,26 @@ def test_extent_outside_the_image_is_refused(writer: TargetWriter, offset: int, 
         writer.finish_extent(offset, length, bytes(16))
 
 
-@pytest.mark.parametrize("at", [0, 5 * PAGE_BYTES + 17, 16 * PAGE_BYTES - 1])
-def test_one_wrong_byte_is_found(writer: TargetWriter, at: int) -> None:
-    sent = bytearray(16 * PAGE_BYTES)
-    digest = xxhash.xxh3_128_digest(sent)
-    sent[at] ^= 1
-    writer.write(batch(range(16), normal=bytes(sent)))
+@pytest.mark.parametrize(
+    ("sent", "came"),
+    [
+        ([1, 2], [1, 3]),
+        ([1, 2], [2, 1]),
+        ([1, 2, 3], [1, 2]),
+        ([1, 2], [1, 2, 3]),
+        ([1], [1, 1]),
+        ([], [1]),
+        ([1], []),
+    ],
+    ids=["altered", "swapped", "one missing", "one too many", "repeated", "a hole that has pages", "none came"],
+)
+def test_frames_other_than_those_sent_are_found(writer: TargetWriter, sent: list[int], came: list[int]) -> None:
+    # The pages themselves are whole and in order: it is the checksums that tell.
+    for index, checksum in enumerate(came):
+        first, last = 16 * index // len(came), 16 * (index + 1) // len(came)
+        writer.write(batch(range(first, last)), checksum)
     with pytest.raises(KuakaError, match="bytes 0 to 65535 are not those that were sent"):
-        writer.finish_extent(0, 16 * PAGE_BYTES, digest)
+        writer.finish_extent(0, 16 * PAGE_BYTES, digest_of(*sent))
 
 
 @pytest.mark.parametrize(
@@ -195,23 +214,25 @@ def test_one_wrong_byte_is_found(writer: TargetWriter, at: int) -> None:
     ids=["first missing", "last missing", "gap", "twice", "late", "backwards"],
 )
 def test_pages_that_do_not_follow_each_other_are_no_extent(partial: Path, pages: list[Sequence[int]]) -> None:
-    content = bytes(16 * PAGE_BYTES)
     partial.write_bytes(bytes(17 * PAGE_BYTES))
     with TargetWriter.open(partial, 17 * PAGE_BYTES, reused=False) as writer:
-        for numbers in pages:
-            writer.write(batch(numbers, normal=bytes(len(numbers) * PAGE_BYTES)))
+        for checksum, numbers in enumerate(pages):
+            writer.write(batch(numbers), checksum)
         with pytest.raises(KuakaError, match="not those that were sent"):
-            writer.finish_extent(0, len(content), xxhash.xxh3_128_digest(content))
-        writer.write(batch(range(16), normal=content))
-        writer.finish_extent(0, len(content), xxhash.xxh3_128_digest(content))
+            writer.finish_extent(0, 16 * PAGE_BYTES, digest_of(*range(len(pages))))
+        writer.write(batch(range(16)), 9)
+        writer.finish_extent(0, 16 * PAGE_BYTES, digest_of(9))
 
 
 def test_old_bytes_do_not_pass_for_pages_that_never_came(tmp_path: Path) -> None:
     path = garbage(tmp_path / "scratch", 8)
     with TargetWriter.open(path, 8 * PAGE_BYTES, reused=True) as writer:
-        writer.write(batch(range(4), [ZERO] * 4))
+        writer.write(batch(range(4), [ZERO] * 4), 1)
         with pytest.raises(KuakaError, match="not those that were sent"):
-            writer.finish_extent(0, 8 * PAGE_BYTES, zero_digest(8 * PAGE_BYTES))
+            writer.finish_extent(0, 8 * PAGE_BYTES, digest_of(1))
+        with pytest.raises(KuakaError, match="not those that were sent"):
+            writer.finish_extent(0, 8 * PAGE_BYTES, digest_of(1, 2))
+    assert path.read_bytes()[4 * PAGE_BYTES :] == b"\xaa" * (4 * PAGE_BYTES)
 
 
 def test_opening_anything_but_the_partial_file_is_refused(tmp_path: Path, partial: Path) -> None:
@@ -232,7 +253,7 @@ def test_full_disk_is_one_line_with_path_and_figures(
 
     monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(KuakaError) as raised:
-        writer.write(batch([0, 1]))
+        writer.write(batch([0, 1]), 0)
     message = str(raised.value)
     assert message.startswith(f"{partial}: {os.strerror(code)}: 8192 bytes needed, ")
     assert message.endswith(" free on its file system")
