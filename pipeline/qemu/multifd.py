@@ -13,7 +13,6 @@ history):
 
 import struct
 from dataclasses import dataclass
-from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,18 +40,11 @@ _ANNOUNCED = struct.Struct(">IIIQI")
 _HEAD = struct.Struct(">IIIIIIQI28x256s")
 _OFFSETS_AT = 320
 _NO_OFFSET_BITS = 2**64 - 1 ^ (2 ** (PAGE_SHIFT + 32) - PAGE_BYTES)
-# As plain integers: an IntFlag's operators cost microseconds, and these stand in every packet's way.
-_SYNC, _COMPRESSION, _DEVICE_STATE = 0x01, 0x3E, 0x40
-
-
-class Flag(IntFlag):
-    """Packet flags; the bits of COMPRESSION name a method, of which only none (0) can be read here."""
-
-    SYNC = 0x01
-    COMPRESSION = 0x3E
-    DEVICE_STATE = 0x40
-
-
+#: Packet flags, as plain integers: an IntFlag's operators cost microseconds, and these stand in every packet's way.
+FLAG_SYNC = 0x01
+FLAG_DEVICE_STATE = 0x40
+#: Bits that name a compression method, of which only none (0) can be read here.
+_COMPRESSION = 0x3E
 #: Values of the compression field.
 COMPRESSION_NAMES = {0x02: "zlib", 0x04: "zstd", 0x08: "qpl", 0x10: "uadk", 0x20: "qatzip"}
 
@@ -75,11 +67,6 @@ class PacketHead:
     normal: NDArray[np.uint32]
     zero: NDArray[np.uint32]
 
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes that follow the head."""
-        return len(self.normal) * PAGE_BYTES
-
 
 def parse_init(data: Buffer, channels: int) -> Init:
     """Check and cut the 64 bytes that open a channel; `channels` is how many there may be. Raises `WireError`."""
@@ -94,7 +81,7 @@ def parse_init(data: Buffer, channels: int) -> Init:
 
 
 def parse_start(data: Buffer) -> int:
-    """Check a packet's first 12 bytes and return its `Flag`s; raises `WireError` for what this gateway refuses."""
+    """Check a packet's first 12 bytes and return its flags; raises `WireError` for what this gateway refuses."""
     if len(memoryview(data)) != PACKET_START_BYTES:
         raise WireError(f"multifd packet starts with {len(memoryview(data))} bytes, not {PACKET_START_BYTES}")
     magic, version, flags = _START.unpack(data)
@@ -108,14 +95,14 @@ def parse_start(data: Buffer) -> int:
             f"the source QEMU compresses multifd with {method}:"
             " set multifd-compression=none on both QEMUs, kuaka compresses"
         )
-    if flags & _DEVICE_STATE and flags & _SYNC:
+    if flags & FLAG_DEVICE_STATE and flags & FLAG_SYNC:
         raise WireError("multifd packet is device state and SYNC at once")
     return int(flags)
 
 
 def is_device_state(flags: int) -> bool:
     """Whether the packet with these flags has the device-state shape."""
-    return bool(flags & _DEVICE_STATE)
+    return bool(flags & FLAG_DEVICE_STATE)
 
 
 def announced_payload_bytes(start: Buffer) -> int:
@@ -134,7 +121,7 @@ def parse_head(flags: int, rest: Buffer) -> PacketHead:
     _allocated, normal, _next_size, number, zero, name = _COUNTS.unpack_from(view)
     if normal + zero > PAGES_PER_PACKET:
         raise _too_many_pages(normal, zero)
-    sync = bool(flags & _SYNC)
+    sync = bool(flags & FLAG_SYNC)
     if not normal + zero:
         none = np.empty(0, dtype=np.uint32)
         return PacketHead(sync, number, b"", none, none)
@@ -175,7 +162,7 @@ def encode_head(block: bytes, normal: NDArray[np.uint32], zero: NDArray[np.uint3
 
 def encode_sync(packet_number: int) -> bytes:
     """A packet with SYNC and nothing else."""
-    return _HEAD.pack(MAGIC, VERSION, Flag.SYNC, PAGES_PER_PACKET, 0, 0, packet_number, 0, b"") + bytes(
+    return _HEAD.pack(MAGIC, VERSION, FLAG_SYNC, PAGES_PER_PACKET, 0, 0, packet_number, 0, b"") + bytes(
         PAGES_PER_PACKET * 8
     )
 

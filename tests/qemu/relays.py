@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.qemu.multifd import INIT_BYTES, MAGIC, PACKET_HEAD_BYTES, Flag
+from pipeline.qemu.multifd import FLAG_SYNC, INIT_BYTES, MAGIC, PACKET_HEAD_BYTES
 from pipeline.wire.handshake import PREAMBLE_BYTES, Role
 
 _CHUNK_BYTES = 1 << 16
@@ -148,12 +148,12 @@ class ReorderingRelay:
         while head := _read(near, PACKET_HEAD_BYTES):
             flags, normal_pages = struct.unpack_from(">8xI4xI", head)
             packet = head + (_read(near, normal_pages * _PAGE_BYTES) if normal_pages else b"")
-            if normal_pages and not flags & Flag.SYNC and self._random.random() < 0.2:
+            if normal_pages and not flags & FLAG_SYNC and self._random.random() < 0.2:
                 held.append((passed + 25, syncs, packet))
                 continue
             far.sendall(packet)
             passed += 1
-            syncs += bool(flags & Flag.SYNC)
+            syncs += bool(flags & FLAG_SYNC)
             while held and held[0][0] <= passed:
                 _due, syncs_then, late = held.popleft()
                 far.sendall(late)
