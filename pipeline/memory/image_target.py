@@ -9,9 +9,9 @@ its blocks are there already. One coordinator makes, commits or aborts it; worke
                     +--------------------- abort -----------------------+--> a hidden file is removed,
                                                                              a reused one keeps its old name
 
-What a crash leaves: a hidden file whose name says which session made it, for `sweep_partials`; never a final name. A
-reused file stays under the name it had, half overwritten: it looks like what it was given as, scratch, and never like
-an image.
+What a crash leaves: a hidden file named after its image and session, which the next command removes by that name from
+the journal; never a final name. A reused file stays under the name it had, half overwritten: it looks like what it was
+given as, scratch, and never like an image.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +30,6 @@ from pipeline.memory.image_writer import write_error
 from pipeline.memory.pages import PAGE_BYTES
 
 _SESSION = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_PARTIAL = re.compile(r"\..+\.kuaka-([0-9A-Za-z_-]{1,64})\.partial", re.DOTALL)
 _OWNER_ONLY = 0o600
 
 
@@ -108,7 +107,7 @@ class TargetImage:
             return
         if not self.reused:
             with contextlib.suppress(OSError):
-                # What cannot be removed now is left to the sweep; the reason for giving up matters more.
+                # What cannot be removed now is left to the next command; the reason for giving up matters more.
                 self.path.unlink()
         self._close()
 
@@ -139,34 +138,6 @@ class TargetImage:
 def partial_path(final_path: Path, session: str) -> Path:
     """The hidden name beside `final_path` that an arriving image has."""
     return final_path.with_name(f".{final_path.name}.kuaka-{session}.partial")
-
-
-def sweep_partials(directory: Path, session_alive: Callable[[str], bool]) -> tuple[Path, ...]:
-    """Remove this user's hidden files of sessions that are not alive any more; the names removed.
-
-    Raises `KuakaError` if the directory cannot be read; a file that cannot be removed stays for the next sweep.
-    """
-    try:
-        paths = sorted(directory.iterdir())
-    except OSError as error:
-        raise file_error(directory, "cannot be swept", error) from None
-    removed = []
-    for path in paths:
-        match = _PARTIAL.fullmatch(path.name)
-        if match and not session_alive(match[1]) and _remove_own(path):
-            removed.append(path)
-    return tuple(removed)
-
-
-def _remove_own(path: Path) -> bool:
-    try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return False
-        path.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _create_partial(path: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import KuakaError
 from pipeline.memory.image_extents import ExtentDigest, image_digest
 from pipeline.memory.image_source import ImageSource
-from pipeline.memory.image_target import TargetImage, partial_path, sweep_partials
+from pipeline.memory.image_target import TargetImage, partial_path
 from pipeline.memory.image_writer import TargetWriter
 from pipeline.memory.pages import PAGE_BYTES
 from tests.memory.image_files import SESSION, fill, image_bytes
@@ -237,29 +237,12 @@ def test_file_of_another_file_system_is_not_reused(final: Path) -> None:
         scratch.unlink()
 
 
-def test_sweep_removes_what_dead_sessions_left_and_nothing_else(images: Path) -> None:
-    dead, alive = partial_path(images / "a", "dead"), partial_path(images / "b", "alive")
-    others = [images / ".kuaka-dead.partial", images / "a.kuaka-dead.partial", images / ".a.kuaka-dead.partial.old"]
-    for path in (dead, alive, *others):
-        path.write_bytes(b"")
-    directory = partial_path(images / "c", "dead")
-    directory.mkdir()
-    assert sweep_partials(images, lambda session: session == "alive") == (dead,)
-    assert not dead.exists()
-    assert all(path.exists() for path in (alive, directory, *others))
-
-
-def test_sweep_of_a_missing_directory_is_one_line(images: Path) -> None:
-    with pytest.raises(KuakaError, match="cannot be swept: No such file"):
-        sweep_partials(images / "missing", lambda _: False)
-
-
 # Every line of the target's code is a moment to die at: a child is killed before its first line, its second, and so on.
 KILL_AT_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.memory import image_target, image_writer
-from pipeline.memory.image_target import partial_path, sweep_partials
+from pipeline.memory.image_target import partial_path
 from tests.memory.image_files import SESSION, transfer
 
 source, final = Path(sys.argv[1]), Path(sys.argv[2])
@@ -292,8 +275,7 @@ while True:
     if final.exists():
         assert final.read_bytes() == whole, f"half an image has the name at moment {moment}"
         named += 1
-    swept = sweep_partials(final.parent, lambda session: session != SESSION)
-    assert swept in ((), (partial_path(final, SESSION),))
+    partial_path(final, SESSION).unlink(missing_ok=True)
     assert [path for path in final.parent.iterdir() if path != final] == []
     final.unlink(missing_ok=True)
     if os.WIFEXITED(status):
