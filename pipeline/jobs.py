@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.codecs.codec import CodecId
+from pipeline.offload import Offload, decode_offload
 from pipeline.wire.handshake import Role
 from pipeline.wire.opening import LinkTerms
 from pipeline.wire.tls import TlsFiles
@@ -21,6 +22,7 @@ class MultifdSourceJob:
     terms: LinkTerms
     #: The 64 bytes that QEMU opened the channel with, hexadecimal.
     init: str
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class MultifdSinkJob:
     terms: LinkTerms
     qemu_socket: str
     native_zero: bool
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class ImageSourceJob:
     size_bytes: int
     modified_ns: int
     extent_bytes: int
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class ImageSinkJob:
     extent_bytes: int
     #: Whether the file had contents before, so that zero pages must be written.
     reused: bool
+    offload: Offload | None = None
 
 
 Job = MultifdSourceJob | MultifdSinkJob | ImageSourceJob | ImageSinkJob
@@ -76,7 +81,8 @@ def decode_job(fields: dict[str, Any]) -> Job:
     terms = dict(fields.pop("terms"))
     terms["role"], terms["codec"] = Role(terms["role"]), CodecId(terms["codec"])
     terms["tls"] = TlsFiles(*(Path(path) for path in terms["tls"])) if terms["tls"] else None
-    return kind(terms=LinkTerms(**terms), **fields)
+    offload = decode_offload(fields.pop("offload"))
+    return kind(terms=LinkTerms(**terms), offload=offload, **fields)
 
 
 def job_key(job: Job) -> str:

@@ -7,7 +7,7 @@ for another. A worker that dies ends all its channels with an error.
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.control import ControlChannel
@@ -15,6 +15,7 @@ from pipeline.errors import KuakaError, LinkCut, MigrationError
 from pipeline.image_channels import decode_digests
 from pipeline.jobs import Job, encode_job, job_key
 from pipeline.memory.image_extents import ExtentDigest
+from pipeline.offload import SessionOffload
 from pipeline.shard import ShardCounters
 
 #: Called once per channel, from a thread of the pool, with what it failed of; `LinkCut` where all it saw is a cut.
@@ -32,6 +33,7 @@ class _Running:
 
 @dataclass(slots=True)
 class _Member:
+    index: int
     control: ControlChannel
     running: dict[str, _Running] = field(default_factory=dict)
     gone: bool = False
@@ -42,9 +44,20 @@ class WorkerPool:
 
     def __init__(self, controls: Sequence[ControlChannel]) -> None:
         self._lock = threading.Lock()
-        self._members = [_Member(control) for control in controls]
+        self._members = [_Member(index, control) for index, control in enumerate(controls)]
+        self._offloads: dict[str, SessionOffload] = {}
         for member in self._members:
             threading.Thread(target=self._listen, args=(member,), name="worker reports", daemon=True).start()
+
+    def equip(self, session: str, offload: SessionOffload) -> None:
+        """Let the channels of a session that start from now on use accelerators."""
+        with self._lock:
+            self._offloads[session] = offload
+
+    def strip(self, session: str) -> None:
+        """Forget what `equip` was told; harmless when it was told nothing."""
+        with self._lock:
+            self._offloads.pop(session, None)
 
     def submit(
         self, job: Job, descriptor: int | None, on_end: OnEnd, on_digests: OnDigests = lambda digests: None
@@ -62,6 +75,8 @@ class WorkerPool:
                     raise KuakaError("no worker process is left on this host: run the migration again")
                 member = min(alive, key=lambda member: len(member.running))
                 member.running[key] = running
+                if (offload := self._offloads.get(job.terms.session)) is not None:
+                    job = replace(job, offload=offload.for_worker(member.index))
             try:
                 member.control.send(encode_job(job), descriptor)
             except KuakaError:
