@@ -17,11 +17,13 @@ from pipeline.codecs.codec import CodecId
 from pipeline.fleet.command import DEFAULT_WORKERS
 from pipeline.fleet.host import Host
 from pipeline.fleet.image_migration import ImageMigration, ImageOrder
+from pipeline.fleet.orders import TransferTerms, new_session
 from pipeline.fleet.results import Status
 
 #: The spec's default.
 CHANNELS = 4
 _STALL_TIMEOUT_S = 15.0
+_WINDOW_DOWNTIME_MS = 300
 
 
 class NoJournal:
@@ -64,10 +66,8 @@ class ImageHosts:
         channels: int = CHANNELS,
     ) -> Run:
         """Move `image` to `target`, into the blocks of `reuse` where given; timed up to the committed name."""
-        order = ImageOrder(
-            "image", str(image), str(target), str(reuse) if reuse else None, False, channels, codec, level,
-            _STALL_TIMEOUT_S, None,
-        )  # fmt: skip
+        terms = TransferTerms(new_session(), channels, codec, level, _WINDOW_DOWNTIME_MS, _STALL_TIMEOUT_S)
+        order = ImageOrder("image", str(image), str(target), str(reuse) if reuse else None, False, terms)
         sides = (self.source_workers.pids, self.destination_workers.pids)
         migration = ImageMigration(order, self.source, self.destination, NoJournal())  # type: ignore[arg-type]
         cpu, own = [cpu_seconds(pids) for pids in sides], _own_cpu_s()

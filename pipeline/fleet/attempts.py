@@ -6,15 +6,24 @@ from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import GuestMigration, QemuMigration
+from pipeline.fleet.orders import TransferTerms, new_session
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.run import Attempt
 from pipeline.fleet.spec import ImageVm, QemuVm, Spec, VmSettings, resolve
 from pipeline.wire.links import STALL_TIMEOUT_S
 from pipeline.wire.tls import require_tls_or_loopback
 
+#: An image has no downtime to hide bytes in; its windows are as large as those of a guest with QEMU's default limit.
+_WINDOW_DOWNTIME_MS = 300
 
-def make_attempts(spec: Spec, hosts: Mapping[str, HostHandle], journal: Journal, run: int) -> list[Attempt]:
-    """The spec's migrations in its order. Raises `UsageError` for links that would be plain where they must not."""
+
+def make_attempts(
+    spec: Spec, hosts: Mapping[str, HostHandle], journal: Journal, run: int, tenant: str
+) -> list[Attempt]:
+    """The spec's migrations in its order; accelerators count them for `tenant`.
+
+    Raises `UsageError` for links that would be plain where they must not.
+    """
     attempts: list[Attempt] = []
     for vm in spec.spec.virtual_machines:
         settings = resolve(spec, vm)
@@ -23,14 +32,30 @@ def make_attempts(spec: Spec, hosts: Mapping[str, HostHandle], journal: Journal,
         place = {"host": settings.source.name, "node": settings.source.node}
         if isinstance(vm, QemuVm):
             recorder = Recorder(journal, run, vm.name, "qemu", {**place, "qmp": str(vm.source.qmp)})
-            attempts.append(GuestMigration(_guest(vm, settings), source, destination, recorder))
+            order = _guest(vm, settings, _terms(settings, tenant, settings.downtime_limit_ms))
+            attempts.append(GuestMigration(order, source, destination, recorder))
         else:
             recorder = Recorder(journal, run, vm.name, "image", {**place, "path": str(vm.source.path)})
-            attempts.append(ImageMigration(_image(vm, settings), source, destination, recorder))
+            image = _image(vm, settings, _terms(settings, tenant, _WINDOW_DOWNTIME_MS))
+            attempts.append(ImageMigration(image, source, destination, recorder))
     return attempts
 
 
-def _guest(vm: QemuVm, settings: VmSettings) -> QemuMigration:
+def _terms(settings: VmSettings, tenant: str, downtime_limit_ms: int) -> TransferTerms:
+    return TransferTerms(
+        new_session(),
+        settings.channels,
+        settings.codec,
+        settings.level,
+        downtime_limit_ms,
+        STALL_TIMEOUT_S,
+        settings.bandwidth_bytes_s,
+        tenant,
+        settings.weight,
+    )
+
+
+def _guest(vm: QemuVm, settings: VmSettings, terms: TransferTerms) -> QemuMigration:
     return QemuMigration(
         vm.name,
         str(vm.source.qmp),
@@ -39,27 +64,18 @@ def _guest(vm: QemuVm, settings: VmSettings) -> QemuMigration:
         vm.destination.cleanup,
         vm.socket_user,
         vm.zero_page_detection,
-        settings.channels,
-        settings.codec,
-        settings.level,
-        settings.downtime_limit_ms,
-        STALL_TIMEOUT_S,
+        terms,
         settings.timeout_s,
-        settings.bandwidth_bytes_s,
     )
 
 
-def _image(vm: ImageVm, settings: VmSettings) -> ImageOrder:
+def _image(vm: ImageVm, settings: VmSettings, terms: TransferTerms) -> ImageOrder:
     return ImageOrder(
         vm.name,
         str(vm.source.path),
         str(vm.destination.path),
         str(vm.destination.reuse) if vm.destination.reuse else None,
         vm.destination.overwrite,
-        settings.channels,
-        settings.codec,
-        settings.level,
-        STALL_TIMEOUT_S,
+        terms,
         settings.timeout_s,
-        settings.bandwidth_bytes_s,
     )

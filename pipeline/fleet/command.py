@@ -101,7 +101,7 @@ class _Command:
         from pipeline.fleet.cluster import watch_cluster
 
         number = self.journal.begin_run()
-        attempts = make_attempts(self.spec, hosts, self.journal, number)
+        attempts = make_attempts(self.spec, hosts, self.journal, number, run_name(self.owner))
         # In a thread: agents must hear from us meanwhile.
         await asyncio.to_thread(self.before)
         run = FleetRun(attempts, self.on_progress, watch_cluster)

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.codecs.codec import CodecId
 from pipeline.errors import DeadlineError, KuakaError
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.migration import cancellation, to_its_end
@@ -17,10 +15,6 @@ from pipeline.fleet.results import MigrationResult, Status
 from pipeline.image_channels import extent_bytes_of
 from pipeline.memory.image_source import ImageFacts
 from pipeline.memory.pages import PAGE_BYTES
-from pipeline.wire.handshake import SESSION_BYTES
-
-#: An image has no downtime to hide bytes in; its windows are as large as those of a guest with QEMU's default limit.
-_WINDOW_DOWNTIME_MS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +26,8 @@ class ImageOrder:
     destination_path: str
     reuse: str | None
     overwrite: bool
-    channels: int
-    codec: CodecId
-    level: int | None
-    stall_timeout_s: float
-    timeout_s: float | None
-    rate_bytes_s: int | None = None
+    terms: TransferTerms
+    timeout_s: float | None = None
 
 
 class ImageMigration:
@@ -47,7 +37,7 @@ class ImageMigration:
 
     def __init__(self, order: ImageOrder, source: HostHandle, destination: HostHandle, recorder: Recorder) -> None:
         self.vm = order.vm
-        self.session = secrets.token_bytes(SESSION_BYTES).hex()
+        self.session = order.terms.session
         self.source = source
         self.destination = destination
         self._order = order
@@ -138,17 +128,9 @@ class ImageMigration:
         )
 
     def _terms(self, facts: ImageFacts) -> TransferTerms:
-        order = self._order
+        """No more channels than there are extents."""
         extents = -(-facts.size_bytes // extent_bytes_of(facts.size_bytes))
-        return TransferTerms(
-            self.session,
-            max(1, min(order.channels, extents)),
-            order.codec,
-            order.level,
-            _WINDOW_DOWNTIME_MS,
-            order.stall_timeout_s,
-            order.rate_bytes_s,
-        )
+        return replace(self._order.terms, channels=max(1, min(self._order.terms.channels, extents)))
 
     def _elapsed_ms(self) -> float:
         return round((time.monotonic() - self._began_s) * 1e3, 1)

@@ -13,13 +13,11 @@ says so, and the journal keeps the migration open: whoever sweeps next looks aga
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from pipeline.codecs.codec import CodecId
 from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, MigrationError, SpecError
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.orders import (
@@ -37,7 +35,6 @@ from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.shard import ShardCounters
-from pipeline.wire.handshake import SESSION_BYTES
 
 Result = TypeVar("Result")
 
@@ -58,20 +55,15 @@ class QemuMigration:
     cleanup: Command | None
     socket_user: str | None
     zero_page_detection: str | None
-    channels: int
-    codec: CodecId
-    level: int | None
-    downtime_limit_ms: int
-    stall_timeout_s: float
-    timeout_s: float | None
-    rate_bytes_s: int | None = None
+    terms: TransferTerms
+    timeout_s: float | None = None
 
 
 class GuestMigration:
     """One attempt; `run` returns its result and never raises but for cancellation."""
 
     def __init__(self, order: QemuMigration, source: HostHandle, destination: HostHandle, recorder: Recorder) -> None:
-        self.session = secrets.token_bytes(SESSION_BYTES).hex()
+        self.session = order.terms.session
         self.vm = order.vm
         self.kind = "qemu"
         self.source = source
@@ -137,13 +129,15 @@ class GuestMigration:
         return self._completed(outcome, counters, downtime_ms)
 
     async def _prepare(self) -> None:
-        order, terms = self._order, self._terms()
+        order = self._order
         self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
         if self._inspected.status == "paused":
             self._recorder.paused()
         self._asked = True
         ready = await self.destination.prepare_destination(
-            DestinationOrder(order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, terms)
+            DestinationOrder(
+                order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, order.terms
+            )
         )
         if problems := pair_problems(self._inspected, ready.facts):
             raise SpecError("; ".join(problems))
@@ -153,7 +147,7 @@ class GuestMigration:
             order.source_qmp,
             order.socket_user,
             order.zero_page_detection,
-            terms,
+            order.terms,
             ready.address,
             ready.port,
         )
@@ -275,18 +269,6 @@ class GuestMigration:
             ahead_ns = (destination_ns - source_ns) - (end - start) // 2
             probes.append((end - start, ahead_ns))
         return min(probes)[1]
-
-    def _terms(self) -> TransferTerms:
-        order = self._order
-        return TransferTerms(
-            self.session,
-            order.channels,
-            order.codec,
-            order.level,
-            order.downtime_limit_ms,
-            order.stall_timeout_s,
-            order.rate_bytes_s,
-        )
 
     def _elapsed_ms(self) -> float:
         return round((time.monotonic() - self._began_s) * 1e3, 1)

@@ -1,18 +1,20 @@
 """What the controller asks of the agents, and what they answer: plain data that crosses hosts."""
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.codecs.codec import CodecId
 from pipeline.fleet.spec import Command
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.shard import ShardCounters
+from pipeline.wire.handshake import SESSION_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class TransferTerms:
-    """How one migration's bytes travel."""
+    """How one attempt's bytes travel."""
 
     session: str
     channels: int
@@ -22,6 +24,18 @@ class TransferTerms:
     stall_timeout_s: float
     #: Cap on the migration's wire bytes per second; None: none.
     rate_bytes_s: int | None = None
+    #: Who the accelerators count its work for, and its share among those of the same tenant.
+    tenant: str = ""
+    weight: int = 1
+
+    def again(self) -> "TransferTerms":
+        """The same for another attempt."""
+        return replace(self, session=new_session())
+
+
+def new_session() -> str:
+    """Names one attempt, and nothing else ever."""
+    return secrets.token_bytes(SESSION_BYTES).hex()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ MAX_DOWNTIME_LIMIT_MS = 2_000_000
 #: A full packet takes five seconds then; slower, links would be taken for stalled.
 MIN_BANDWIDTH_BYTES_S = 100_000
 MAX_BANDWIDTH_BYTES_S = 10**12
+MAX_WEIGHT = 1_000
 _MAX_COMMAND_CHARACTERS = 64 << 10
 
 #: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
@@ -121,6 +122,7 @@ CodecName = Annotated[str, AfterValidator(_check_codec), Field(json_schema_extra
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 # Given as 50MB or in bytes per second.
 Bandwidth = Annotated[int, Field(ge=MIN_BANDWIDTH_BYTES_S, le=MAX_BANDWIDTH_BYTES_S), BeforeValidator(_read_rate)]
+Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
 DowntimeLimitMs = Annotated[int, Field(ge=1, le=MAX_DOWNTIME_LIMIT_MS)]
 # Checked before it is typed, so that a bad command is one problem and not one per member of the union.
 CheckedCommand = Annotated[Command, BeforeValidator(_check_command)]
@@ -162,6 +164,8 @@ class HostSpec(Model):
     address: Address = "127.0.0.1"
     #: Instead of the fleet's, where files have other names on this host.
     tls: TlsSpec | None = None
+    #: A file that declares accelerators to be emulated on this host, which has none or is not to use its own.
+    emulated_devices: AbsolutePath | None = None
 
 
 class QemuSource(Model):
@@ -203,6 +207,8 @@ class _VirtualMachine(Model):
     channels: Channels | None = None
     codec: CodecName | None = None
     level: int | None = None
+    #: Its share of the accelerators, against the other machines of the fleet.
+    weight: Weight = 1
 
 
 class QemuVm(_VirtualMachine):
@@ -297,6 +303,7 @@ class VmSettings:
     destination: HostSpec
     destination_tls: TlsFiles | None
     allow_plain: bool
+    weight: int
 
 
 def resolve(spec: Spec, vm: VirtualMachine) -> VmSettings:
@@ -316,6 +323,7 @@ def resolve(spec: Spec, vm: VirtualMachine) -> VmSettings:
         destination,
         tls_of(defaults, destination),
         defaults.allow_plain,
+        vm.weight,
     )
 
 

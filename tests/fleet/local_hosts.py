@@ -13,7 +13,7 @@ from pipeline.codecs.codec import CodecId
 from pipeline.fleet.host import Host
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import GuestMigration, QemuMigration
-from pipeline.fleet.orders import DestinationOrder, DestinationReady
+from pipeline.fleet.orders import DestinationOrder, DestinationReady, TransferTerms, new_session
 from pipeline.fleet.owner import this_process
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult
@@ -89,13 +89,9 @@ def order_of(pair: LivePair, *, slow: bool = False, stall_timeout_s: float = 15.
         cleanup=(str(pair.cleanup),),
         socket_user=None,
         zero_page_detection=None,
-        channels=2,
-        codec=CodecId.NONE,
-        level=None,
-        downtime_limit_ms=300,
-        stall_timeout_s=stall_timeout_s,
-        timeout_s=None,
-        rate_bytes_s=(4 << 20) if slow else None,
+        terms=TransferTerms(
+            new_session(), 2, CodecId.NONE, None, 300, stall_timeout_s, rate_bytes_s=(4 << 20) if slow else None
+        ),
     )
 
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from pipeline.codecs.codec import CodecId
 from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
+from pipeline.fleet.orders import TransferTerms, new_session
 from pipeline.fleet.owner import this_process
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status
@@ -36,11 +37,7 @@ def order(home: Path) -> ImageOrder:
         destination_path=str(home / "target" / "moved.ram"),
         reuse=None,
         overwrite=False,
-        channels=2,
-        codec=CodecId.NONE,
-        level=None,
-        stall_timeout_s=1.5,
-        timeout_s=None,
+        terms=TransferTerms(new_session(), 2, CodecId.NONE, None, 300, 1.5),
     )
 
 
@@ -60,9 +57,14 @@ async def migrate(order: ImageOrder, home: Path, source: LocalHost, destination:
     with Journal.open(home / "state", this_process()) as journal:
         place = {"host": "a", "path": order.source_path}
         recorder = Recorder(journal, journal.begin_run(), "vm1", "image", place)
+        order = replace(order, terms=order.terms.again())
         result = await ImageMigration(order, source, destination, recorder).run()
         assert not journal.unfinished(lambda owner: False)[0].migrations
         return result
+
+
+def at_rate(order: ImageOrder, rate_bytes_s: int) -> ImageOrder:
+    return replace(order, terms=replace(order.terms, rate_bytes_s=rate_bytes_s))
 
 
 def check_moved(order: ImageOrder) -> None:
@@ -88,7 +90,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_sent(
     async def story() -> None:
         async with local_hosts(home) as hosts:
             path = str(small_disk / "moved.ram")
-            result = await migrate(dataclasses.replace(order, destination_path=path), home, *hosts)
+            result = await migrate(replace(order, destination_path=path), home, *hosts)
             assert result.status is Status.FAILED
             assert result.error == f"{path}: {SIZE_BYTES} bytes needed, 0 free on its file system: make room"
             assert names(small_disk) == ["other"]
@@ -101,7 +103,8 @@ def test_a_disk_that_fills_up_under_way_fails_the_image_and_leaves_nothing_on_it
 ) -> None:
     async def story() -> None:
         async with local_hosts(home) as hosts:
-            small = dataclasses.replace(order, destination_path=str(small_disk / "moved.ram"), rate_bytes_s=8 * MIB)
+            fresh = replace(order, destination_path=str(small_disk / "moved.ram"))
+            small = at_rate(fresh, 8 * MIB)
             running = asyncio.create_task(migrate(small, home, *hosts))
             await asyncio.to_thread(wait_until, lambda: bool(names(small_disk)), "the image is arriving")
             began_s = time.monotonic()
@@ -113,7 +116,7 @@ def test_a_disk_that_fills_up_under_way_fails_the_image_and_leaves_nothing_on_it
             assert "No space left on device" in result.error
             assert names(small_disk) == ["other"]
             (small_disk / "other").unlink()
-            again = await migrate(dataclasses.replace(small, rate_bytes_s=None), home, *hosts)
+            again = await migrate(fresh, home, *hosts)
             assert (again.status, again.verified) == (Status.COMPLETED, True)
             check_moved(small)
 
@@ -126,7 +129,7 @@ def test_a_worker_that_is_killed_fails_the_image_and_it_can_be_migrated_again(
 ) -> None:
     async def story() -> None:
         async with local_hosts(home, workers=2) as hosts:
-            slow = dataclasses.replace(order, rate_bytes_s=2 * MIB)
+            slow = at_rate(order, 2 * MIB)
             running = asyncio.create_task(migrate(slow, home, *hosts))
             target = home / "target"
             await asyncio.to_thread(wait_until, lambda: any(target.iterdir()), "the image is arriving")
@@ -146,7 +149,7 @@ def test_a_worker_that_is_killed_fails_the_image_and_it_can_be_migrated_again(
 def test_a_cancelled_image_leaves_nothing(order: ImageOrder, home: Path) -> None:
     async def story() -> None:
         async with local_hosts(home) as hosts:
-            running = asyncio.create_task(migrate(dataclasses.replace(order, rate_bytes_s=2 * MIB), home, *hosts))
+            running = asyncio.create_task(migrate(at_rate(order, 2 * MIB), home, *hosts))
             target = home / "target"
             await asyncio.to_thread(wait_until, lambda: any(target.iterdir()), "the image is arriving")
             running.cancel()

@@ -14,6 +14,7 @@ from pipeline.fleet import migration as module
 from pipeline.fleet.journal import Journal, Run
 from pipeline.fleet.journal import Migration as Entry
 from pipeline.fleet.migration import GuestMigration, QemuMigration
+from pipeline.fleet.orders import TransferTerms, new_session
 from pipeline.fleet.owner import Owner
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status
@@ -21,7 +22,8 @@ from pipeline.fleet.sweep import sweep
 from pipeline.qemu.source_vm import SourceOutcome
 from tests.fleet.guest_world import JOURNAL_FAULTS, Calls, CommandDied, FakeHost, FakeRecorder, Fault, World
 
-ORDER = QemuMigration("vm1", "/a.qmp", "/b.qmp", None, None, None, None, 4, CodecId.NONE, None, 300, 15.0, None)
+TERMS = TransferTerms(new_session(), 4, CodecId.NONE, None, 300, 15.0)
+ORDER = QemuMigration("vm1", "/a.qmp", "/b.qmp", None, None, None, None, TERMS)
 #: A call of `Fault.SLOW` takes longer.
 TIMEOUT_S = 0.003
 

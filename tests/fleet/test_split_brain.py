@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -93,7 +92,7 @@ def test_a_paused_guest_arrives_paused(pair: LivePair) -> None:
 
     async def story() -> None:
         async with local_hosts(pair.home) as (source, destination):
-            order = replace(order_of(pair), rate_bytes_s=None)
+            order = order_of(pair)
             result = await Attempt(order, pair.home, source, destination).run()
             assert (result.status, result.error, result.downtime_ms) == (Status.COMPLETED, None, None)
 
