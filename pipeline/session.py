@@ -40,6 +40,7 @@ class Session:
         self._complete = False
         self._error: str | None = None
         self._cut: str | None = None
+        self._on_settled: list[Callable[[], None]] = []
         self._begun_s: float | None = None
         self._counters: list[ShardCounters] = []
 
@@ -87,7 +88,7 @@ class Session:
         with self._lock:
             self._open_parts.discard(name)
             nobody_left = not self._open_parts
-            self._lock.notify_all()
+            self._changed()
         if nobody_left and self._cut is not None:
             self.fail(self._cut)
 
@@ -116,7 +117,7 @@ class Session:
         """No more parts will come."""
         with self._lock:
             self._complete = True
-            self._lock.notify_all()
+            self._changed()
 
     def fail(self, error: str) -> None:
         """Fail the session, once: the first reason stays. Everything it holds is cut."""
@@ -125,7 +126,7 @@ class Session:
                 return
             self._error = error
             cuttables = list(self._cuttables)
-            self._lock.notify_all()
+            self._changed()
         for cuttable in cuttables:
             cuttable.abort()
         self._abort_channels(self.session_id)
@@ -133,7 +134,28 @@ class Session:
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it has ended; False when the time is over first."""
         with self._lock:
-            return self._lock.wait_for(lambda: self.ended and not self._open_parts, timeout_s)
+            return self._lock.wait_for(lambda: self._settled, timeout_s)
+
+    def when_settled(self, call: Callable[[], None]) -> None:
+        """Have `call` made once it has ended with all its parts, at once if it has: for who must not block in `wait`.
+
+        It comes from any thread and with the session locked: it may pass the news on, and no more.
+        """
+        with self._lock:
+            self._on_settled.append(call)
+            self._changed()
+
+    def _changed(self) -> None:
+        """Tell all who wait; with the lock held."""
+        self._lock.notify_all()
+        if self._settled:
+            calls, self._on_settled = self._on_settled, []
+            for call in calls:
+                call()
+
+    @property
+    def _settled(self) -> bool:
+        return self.ended and not self._open_parts
 
     @property
     def _ended_well(self) -> bool:

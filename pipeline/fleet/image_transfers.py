@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import KuakaError, LinkError, MigrationError
 from pipeline.fleet.orders import ImageOutcome, ImageSourceOrder, ImageTargetOrder, TransferTerms
+from pipeline.fleet.session_end import session_end
 from pipeline.image_channels import extent_bytes_of
 from pipeline.jobs import ImageSinkJob, ImageSourceJob
 from pipeline.memory.image_extents import ExtentDigest, image_digest
@@ -104,7 +105,7 @@ class ImageTransfers:
     async def outcome(self, session_id: str) -> ImageOutcome:
         """Wait until everything was sent and acknowledged. Raises `MigrationError`."""
         transfer = self._source(session_id)
-        await asyncio.to_thread(transfer.session.wait, None)
+        await session_end(transfer.session)
         if transfer.session.error is not None:
             raise MigrationError(transfer.session.error)
         digest = image_digest(transfer.digests, transfer.size_bytes)
@@ -114,7 +115,7 @@ class ImageTransfers:
         """Give the image its name, if it is the one that was sent. Raises `KuakaError`, and it has no name."""
         target = self._target(session_id)
         session = target.transfer.session
-        if not await asyncio.to_thread(session.wait, _REPORT_TIMEOUT_S) or session.error is not None:
+        if not await session_end(session, _REPORT_TIMEOUT_S) or session.error is not None:
             raise MigrationError(session.error or "the destination's channels did not end")
         await asyncio.to_thread(lambda: target.image.commit(target.transfer.digests, digest, mode=mode))
         del self._targets[session_id]
@@ -128,7 +129,7 @@ class ImageTransfers:
         if target is not None:
             target.transfer.session.fail("the migration was given up")
             target.close()
-            await asyncio.to_thread(target.transfer.session.wait, _REPORT_TIMEOUT_S)
+            await session_end(target.transfer.session, _REPORT_TIMEOUT_S)
             await asyncio.to_thread(target.image.abort)
 
     async def abandon(self) -> None:
