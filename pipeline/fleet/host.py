@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.control import ControlChannel
-from pipeline.errors import KuakaError, MigrationError
+from pipeline.errors import KuakaError, MigrationError, SpecError, UsageError
 from pipeline.fleet.commands import run_command
 from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
@@ -32,6 +32,7 @@ from pipeline.fleet.orders import (
     TransferTerms,
 )
 from pipeline.fleet.session_directories import SessionDirectories, uid_of
+from pipeline.fleet.session_end import session_end
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.destination_gateway import DestinationGateway
 from pipeline.qemu.destination_vm import DestinationVm, refuse_occupied, remove_destination
@@ -43,7 +44,7 @@ from pipeline.session import Session
 from pipeline.wire.handshake import Preamble, Role
 from pipeline.wire.opening import LinkTerms, refuse_link
 from pipeline.wire.port import LinkPort
-from pipeline.wire.tls import TlsFiles
+from pipeline.wire.tls import TlsFiles, server_context
 from pipeline.worker_pool import WorkerPool
 
 #: A controller asks for progress several times a second; silence this long means that it has gone.
@@ -60,6 +61,7 @@ class _Source:
     vm: SourceVm
     session: Session
     gateway: SourceGateway | None = None
+    starting: "asyncio.Task[None] | None" = None
     ram_bytes: int = 0
 
 
@@ -102,7 +104,9 @@ class Host:
         self._images = ImageTransfers(self._link_terms)
 
     async def start(self, worker_sockets: Sequence[str]) -> None:
-        """Connect to the workers and listen for links. Raises `KuakaError`."""
+        """Connect to the workers and listen for links. Raises `KuakaError`, also for TLS files that do not work."""
+        if self._tls is not None:
+            self._check_files(self._tls)
         controls = [await asyncio.to_thread(ControlChannel.connect, Path(path)) for path in worker_sockets]
         self._pool = WorkerPool(controls)
         self._images.use(self._pool)
@@ -155,13 +159,20 @@ class Host:
             source.ram_bytes = facts.ram_bytes
             return facts
         except BaseException:
-            del self._sources[session_id]
+            # Whoever has given it up meanwhile has forgotten it, too.
+            self._sources.pop(session_id, None)
             await source.vm.disconnect()
             raise
 
     async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
         """Start the migration of an inspected source. Raises `KuakaError`."""
         source = self._source(order.terms.session)
+        source.starting = asyncio.create_task(self._start(order, source, facts))
+        # A caller that gives up does not stop it half-way; `_decided` is how it learns what QEMU was told.
+        await asyncio.wait((source.starting,))
+        source.starting.result()
+
+    async def _start(self, order: SourceOrder, source: _Source, facts: QemuFacts) -> None:
         settings = SourceSettings(order.terms.channels, order.terms.downtime_limit_ms, order.zero_page_detection)
         await source.vm.configure(settings, facts)
         directory = self._directories.make(order.terms.session, order.socket_user)
@@ -172,6 +183,8 @@ class Host:
             self._pool,
             uid_of(order.socket_user),
         )
+        if source.session.error is not None:
+            raise MigrationError(source.session.error)
         await source.vm.start(source.gateway.socket_path)
 
     async def await_source(self, session_id: str) -> SourceOutcome:
@@ -210,7 +223,9 @@ class Host:
 
     async def cancel_source(self, session_id: str) -> None:
         """Ask the source to give up; `await_source` then says cancelled. Raises `MigrationError`."""
-        await self._source(session_id).vm.cancel()
+        source = self._source(session_id)
+        await self._decided(source)
+        await source.vm.cancel()
 
     async def resume_source(self, session_id: str) -> str:
         """After a failure, the destination known to be gone: settings restored, the guest runs if it ran. Its state.
@@ -219,6 +234,7 @@ class Host:
         """
         vm = self._source(session_id).vm
         try:
+            await self._decided(self._source(session_id))
             await vm.restore()
             return await vm.resume()
         except KuakaError:
@@ -231,6 +247,7 @@ class Host:
         source = self._sources.pop(session_id, None)
         if source is None:
             return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
+        await self._decided(source)
         await self._settle(source.session, source.gateway)
         await source.vm.disconnect()
         self._remove_directory(session_id)
@@ -325,7 +342,7 @@ class Host:
         for session_id, source in list(self._sources.items()):
             source.session.fail("the controller has gone")
             with contextlib.suppress(KuakaError):
-                await source.vm.cancel()
+                await self.cancel_source(session_id)
             await self.finish_source(session_id)
         for session_id, destination in list(self._destinations.items()):
             if destination.kept:
@@ -352,14 +369,28 @@ class Host:
             return
         destination.gateway.route(sock, preamble)
 
+    async def _decided(self, source: _Source) -> None:
+        """Wait until QEMU was told to migrate, or never will be: what it is told before that comes too early."""
+        if source.starting is not None:
+            await asyncio.wait((source.starting,))
+            # Raised where it was started; here it is only seen, or asyncio would complain.
+            source.starting.exception()
+
     async def _settle(self, session: Session, gateway: SourceGateway | DestinationGateway | None) -> None:
         if gateway is None:
             return
-        await asyncio.to_thread(session.wait, _SETTLE_S)
+        await session_end(session, _SETTLE_S)
         if not session.ended:
             session.fail("the migration is over")
-            await asyncio.to_thread(session.wait, _SETTLE_S)
+            await session_end(session, _SETTLE_S)
         gateway.close()
+
+    def _check_files(self, tls: TlsFiles) -> None:
+        """Raise `SpecError` before anything moves; links read them again, for they may be renewed meanwhile."""
+        try:
+            server_context(tls)
+        except UsageError as error:
+            raise SpecError(f"host {self.name}: {error}") from None
 
     def _link_terms(self, terms: TransferTerms, address: str, port: int) -> LinkTerms:
         return LinkTerms(

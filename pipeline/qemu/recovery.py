@@ -3,18 +3,15 @@
 The caller has decided who owns the guest; see `fleet.sweep`.
 """
 
-import asyncio
 from pathlib import Path
 
-from pipeline.errors import KuakaError, MigrationError
+from pipeline.errors import KuakaError
 from pipeline.qemu.qmp import Qmp, is_there
+from pipeline.qemu.source_vm import until_ended
 
 #: States in which a migration leaves its source stopped; a guest that its operator paused is in state "paused" as
 #: well, so that one is resumed only if the migration itself says it completed.
 _STOPPED_BY_MIGRATION = frozenset(("postmigrate", "finish-migrate"))
-_UNDER_WAY = frozenset(("setup", "active", "device", "pre-switchover", "cancelling"))
-_CANCEL_TIMEOUT_S = 5.0
-_CANCEL_POLL_S = 0.05
 
 
 async def recover_source(vm: str, qmp_path: Path, *, paused: bool) -> str:
@@ -27,23 +24,12 @@ async def recover_source(vm: str, qmp_path: Path, *, paused: bool) -> str:
         return "gone"
     async with Qmp(qmp_path, f"{vm} (source)") as qmp:
         await qmp.execute("migrate_cancel")
-        await _until_cancelled(qmp)
+        await until_ended(qmp)
         status: str = (await qmp.execute("query-status"))["status"]
         if status in _STOPPED_BY_MIGRATION and not paused:
             await qmp.execute("cont")
             status = (await qmp.execute("query-status"))["status"]
         return status
-
-
-async def _until_cancelled(qmp: Qmp) -> None:
-    """Wait until QEMU has put its guest back: it does so by itself, some time after it was told."""
-    deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
-    while (await qmp.execute("query-migrate")).get("status") in _UNDER_WAY:
-        if asyncio.get_running_loop().time() > deadline:
-            raise MigrationError(
-                f"{qmp.name}: the migration did not end within {_CANCEL_TIMEOUT_S:g} s: cancel it by hand"
-            )
-        await asyncio.sleep(_CANCEL_POLL_S)
 
 
 async def recover_destination(vm: str, qmp_path: Path) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SpecError
+from pipeline.errors import MigrationError, SpecError
 from pipeline.qemu.compatibility import source_problems
 from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
 from pipeline.session import Session
@@ -21,6 +21,10 @@ _REASON_POLLS = 75
 _REASON_POLL_S = 0.02
 _SET_CAPABILITIES = ("multifd", "return-path", "events")
 _ENDED = frozenset(("completed", "failed", "cancelled"))
+_UNDER_WAY = frozenset(("setup", "wait-unplug", "active", "device", "pre-switchover", "cancelling"))
+#: A QEMU that was told to give up has done so within this time, on a busy machine too.
+_CANCEL_TIMEOUT_S = 10.0
+_CANCEL_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class SourceVm:
         facts = await self._qmp.facts()
         if problems := source_problems(facts):
             raise SpecError(f"{self._qmp.name}: {'; '.join(problems)}")
+        await self._refuse_migrating()
         self._was_running = facts.status == "running"
         return facts
 
@@ -115,7 +120,12 @@ class SourceVm:
         await self._qmp.execute("migrate_cancel")
 
     async def restore(self) -> None:
-        """After a failure: QEMU's settings as they were before. Raises `MigrationError`."""
+        """After a failure, once QEMU has given up: its settings as they were before. Raises `MigrationError`.
+
+        Until then QEMU takes neither settings nor another migration.
+        """
+        await self.cancel()
+        await until_ended(self._qmp)
         if self._capabilities_before:
             await set_capabilities(self._qmp, self._capabilities_before)
             await self._qmp.execute("migrate-set-parameters", **self._parameters_before)
@@ -135,11 +145,19 @@ class SourceVm:
         """Leave QEMU alone."""
         await self._qmp.disconnect()
 
+    async def _refuse_migrating(self) -> None:
+        """Raise `SpecError` while somebody else migrates it. One that is just being given up is waited for."""
+        status = await migration_status(self._qmp)
+        if status == "cancelling":
+            await until_ended(self._qmp)
+        elif status in _UNDER_WAY:
+            raise SpecError(f"{self._qmp.name}: a migration is under way ({status}): wait for its end, or cancel it")
+
     async def _next_status(self) -> str:
         try:
             event: Any = await asyncio.wait_for(self._qmp.next_event("STOP", "MIGRATION"), _POLL_S)
         except TimeoutError:
-            return str((await self._qmp.execute("query-migrate")).get("status", "none"))
+            return await migration_status(self._qmp)
         if event["event"] == "STOP":
             self._stopped_ns = event_time_ns(event)
             return "active"
@@ -153,6 +171,25 @@ async def _reason(session: Session) -> str | None:
             break
         await asyncio.sleep(_REASON_POLL_S)
     return session.error
+
+
+async def migration_status(qmp: Qmp) -> str:
+    """Of the latest migration, "none" where there was none. Raises `MigrationError`."""
+    return str((await qmp.execute("query-migrate")).get("status", "none"))
+
+
+async def until_ended(qmp: Qmp) -> None:
+    """Wait until QEMU has given up its migration and put its guest back: it does so some time after it was told.
+
+    Raises `MigrationError` when it does not.
+    """
+    deadline = asyncio.get_running_loop().time() + _CANCEL_TIMEOUT_S
+    while await migration_status(qmp) in _UNDER_WAY:
+        if asyncio.get_running_loop().time() > deadline:
+            raise MigrationError(
+                f"{qmp.name}: the migration did not end within {_CANCEL_TIMEOUT_S:g} s: cancel it by hand"
+            )
+        await asyncio.sleep(_CANCEL_POLL_S)
 
 
 async def set_capabilities(qmp: Qmp, wanted: dict[str, bool]) -> None:
