@@ -40,6 +40,8 @@ from pipeline.worker import Worker
 
 NAMESPACE = "kuaka"
 _MAX_PROBLEM_CHARACTERS = 200
+#: An agent whose start has failed ends within this time, or is killed.
+_GIVE_UP_S = 1.0
 #: How long a worker whose agent has gone waits to be ended in order.
 _LINGER_S = 3.0
 
@@ -114,8 +116,8 @@ class AgentHandle(HostHandle):
             )
             await handle._call(actor.start.remote(paths))
         except BaseException:
-            for left in (actor, *shells):
-                kill_actor(left)
+            # In order where it has begun: its directory goes, too.
+            await handle.end(_GIVE_UP_S if handle._directory else 0, kill=True)
             raise
         return handle
 
