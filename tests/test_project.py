@@ -99,6 +99,12 @@ def _tracked_files() -> list[Path]:
     return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
 
 
+def _anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE) if page.suffix == ".md" else []
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_version_is_that_of_the_package() -> None:
     assert metadata.version("kuaka") == pipeline.__version__
 
@@ -191,6 +197,19 @@ def test_qemu_comes_from_the_mirror_that_the_machine_uses(tmp_path: Path, file_n
         check=True,
     ).stdout
     assert mirrors == "http://mirror.example/debian\n"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: str(page.name)
+)
+def test_every_relative_link_of_the_docs_leads_to_a_file_that_ships(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    local = [target.partition("#") for target in targets if not re.match(r"[a-z]+:", target)]
+    files = set(_tracked_files())
+    places = files | {parent for file in files for parent in file.parents}
+    assert [target for target, _, _ in local if target and (page.parent / target).resolve() not in places] == []
+    anchors = {name: _anchors((page.parent / name).resolve() if name else page) for name, _, _ in local}
+    assert [anchor for name, _, anchor in local if anchor and anchor not in anchors[name]] == []
 
 
 @pytest.mark.qemu
