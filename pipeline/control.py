@@ -94,7 +94,9 @@ def listen_unix(path: Path, kind: socket.SocketKind, backlog: int, owner_uid: in
         sock.close()
         with contextlib.suppress(OSError):
             making.unlink()
-        raise KuakaError(f"cannot listen at {path}: {error.strerror or error}") from None
+        raise KuakaError(
+            f"cannot listen at {path}: {error.strerror or error}: its directory must exist and be writable"
+        ) from None
     return sock
 
 

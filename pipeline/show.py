@@ -92,7 +92,8 @@ class _Column:
 
 
 def _table(finished: FinishedRun, columns: int) -> Table:
-    title = f"{len(finished.results)} migrations in {finished.wall_s:.1f} s"
+    count = len(finished.results)
+    title = f"{count} {'migration' if count == 1 else 'migrations'} in {finished.wall_s:.1f} s"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown = [column for column in _COLUMNS if column.always or columns >= _WIDE_COLUMNS]
     for column in shown:

@@ -33,6 +33,11 @@ def test_table_says_it_all_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
     assert said.err == "kuaka: db-2: 3 pages are wrong\nkuaka: db-3: disk full\n"
 
 
+def test_one_migration_is_not_several(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_results(FinishedRun([DONE], 1.0, abandoned=False), as_json=False)
+    assert capsys.readouterr().out.splitlines()[0].startswith("1 migration in 1.0 s")
+
+
 def test_narrow_terminal_leaves_columns_out_and_cuts_none(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

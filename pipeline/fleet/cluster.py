@@ -33,6 +33,7 @@ _END_TIMEOUT_S = 2.0
 #: Part of the path of every program that becomes a Ray process.
 _RAY_WORKERS = "/ray/_private/workers/"
 _REACH_TIMEOUT_S = 5.0
+_LAST_PORT = 65_535
 _REPLACE_TIMEOUT_S = 10.0
 #: A fraction of `host.ORPHAN_S`.
 _ALIVE_PERIOD_S = 2.0
@@ -91,9 +92,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[str, AgentHandle]:
     """An agent with its warm workers for every host. Raises `KuakaError`; what was started is ended then."""
     creating = [
-        asyncio.create_task(
-            AgentHandle.create(run, place.name, place.address, place.tls, workers, _placement(place.node))
-        )
+        asyncio.create_task(AgentHandle.create(run, place.name, place.address, place.tls, workers, _placement(place)))
         for place in places
     ]
     try:
@@ -189,8 +188,9 @@ def _nodes() -> list[dict[str, Any]]:
     return nodes
 
 
-def _placement(node: str | None) -> dict[str, object]:
-    """Ray options that put an actor on `node`, a node id or address. Raises `UsageError`."""
+def _placement(place: HostPlace) -> dict[str, object]:
+    """Ray options that put an actor on the host's node. Raises `UsageError`."""
+    node = place.node
     if node is None:
         return {
             "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -200,17 +200,25 @@ def _placement(node: str | None) -> dict[str, object]:
         if known["Alive"] and node in (known["NodeID"], known["NodeManagerAddress"], known["NodeManagerHostname"]):
             return {"scheduling_strategy": NodeAffinitySchedulingStrategy(known["NodeID"], soft=False)}
     names = ", ".join(f"{known['NodeManagerAddress']} ({known['NodeID'][:8]})" for known in nodes if known["Alive"])
-    raise UsageError(f"the Ray cluster has no node {node!r}: it has {names}")
+    raise UsageError(
+        f"host {place.name}: the Ray cluster has no node {node!r}, it has {names}: correct the spec's node, or name the"
+        " cluster with --address"
+    )
 
 
 def _check_reachable(address: str) -> None:
-    """Raise `ConnectionError` for a HOST:PORT where nobody listens: Ray itself would try for minutes."""
+    """Raise `UsageError` for what is no address, or for one where nobody listens: Ray itself would try for minutes."""
+    if address == "auto":
+        return
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal() and "/" not in host:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
-        except OSError as error:
-            raise ConnectionError(f"{error.strerror or error}: give the HOST:PORT of its head") from None
+    if not host or "/" in host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise UsageError(f"--address {address}: give the HOST:PORT of the Ray cluster's head, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}: give the HOST:PORT of its head"
+        ) from None
 
 
 def _shut_down(ours: list[psutil.Process]) -> None:

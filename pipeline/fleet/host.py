@@ -289,9 +289,12 @@ class Host:
             self._remove_directory(cleanup.session)
 
     async def inspect_image(self, path: str) -> ImageFacts:
-        """What an image on this host is. Raises `KuakaError`."""
+        """What an image on this host is. Raises `SpecError`: nothing has moved."""
         self._last_asked = self._clock()
-        return await self._images.inspect(path)
+        try:
+            return await self._images.inspect(path)
+        except KuakaError as error:
+            raise SpecError(f"host {self.name}: {error}: give a file of guest memory in source.path") from None
 
     async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
         """Make ready for an image; the address and port its links go to. Raises `KuakaError`."""

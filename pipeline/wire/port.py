@@ -33,7 +33,11 @@ class LinkPort:
         try:
             self._listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            raise UsageError(f"cannot listen at {address}:{port}: {error.strerror or error}") from None
+            # The socket module adds the address once more.
+            reason = (error.strerror or str(error)).partition(" (while ")[0]
+            raise UsageError(
+                f"cannot listen at {address}:{port}: {reason}: give an address of this host and a free port"
+            ) from None
         self._route = route
         self._undecided = threading.BoundedSemaphore(_MAX_UNDECIDED)
         self.address = address

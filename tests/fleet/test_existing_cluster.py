@@ -126,21 +126,29 @@ def test_agents_without_a_command_put_things_right_and_end(cluster: tuple[str, P
 def test_an_unknown_node_is_named_and_nothing_is_left(cluster: tuple[str, Path], guest: LivePair) -> None:
     command = start(cluster, guest, hosts=[{"name": "a"}, {"name": "b", "node": "10.9.9.9"}])
     assert command.end() == ExitCode.USAGE
-    assert command.said[-1].startswith("kuaka: the Ray cluster has no node '10.9.9.9': it has 127.0.0.1 (")
+    assert command.said[-1].startswith("kuaka: host b: the Ray cluster has no node '10.9.9.9', it has 127.0.0.1 (")
     assert "Traceback" not in command.stderr
     wait_no_actors(cluster)
 
 
-def test_an_address_where_nobody_listens_is_refused_at_once(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "127.0.0.1:1",
+            "kuaka: no Ray cluster answers at 127.0.0.1:1: Connection refused: give the HOST:PORT of its head",
+        ),
+        ("head", "kuaka: --address head: give the HOST:PORT of the Ray cluster's head, or auto"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused_at_once(home: Path, address: str, said: str) -> None:
     path = home / "spec.yaml"
     path.write_text(
         "{apiVersion: kuaka/v1, kind: Fleet, metadata: {name: t}, spec: {hosts: [{name: a}, {name: b}],"
         " virtualMachines: [{name: i, kind: image, source: {host: a, path: /a}, destination: {host: b, path: /b}}]}}"
     )
     began_s = time.monotonic()
-    command = KuakaCommand(home, "migrate", str(path), "--address", "127.0.0.1:1")
+    command = KuakaCommand(home, "migrate", str(path), "--address", address)
     assert command.end() == ExitCode.USAGE
     assert time.monotonic() - began_s < 20
-    assert command.said == [
-        "kuaka: no Ray cluster answers at 127.0.0.1:1: Connection refused: give the HOST:PORT of its head"
-    ]
+    assert command.said == [said]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.codecs.codec import CodecId
+from pipeline.errors import ExitCode
 from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.orders import TransferTerms, new_session
@@ -80,6 +81,21 @@ def fill(path: Path) -> None:
 
 def names(path: Path) -> list[str]:
     return [entry.name for entry in path.iterdir()]
+
+
+def test_an_image_that_is_not_there_is_rejected_before_anything_moves(order: ImageOrder, home: Path) -> None:
+    async def story() -> None:
+        async with local_hosts(home) as hosts:
+            missing = replace(order, source_path="/nowhere/guest.ram")
+            result = await migrate(missing, home, *hosts)
+            assert (result.status, result.exit_code) == (Status.FAILED, ExitCode.SPEC_REJECTED)
+            assert result.error == (
+                "host a: /nowhere/guest.ram cannot be opened: No such file or directory:"
+                " give a file of guest memory in source.path"
+            )
+            assert names(home / "target") == []
+
+    asyncio.run(story())
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_sent(
