@@ -201,7 +201,8 @@ def main() -> None:
     try:
         app()
     except KuakaError as error:
-        sys.stderr.write(f"kuaka: {error}\n")
+        # One line for each problem; a rejected spec may have many.
+        sys.stderr.writelines(f"kuaka: {line}\n" for line in str(error).splitlines())
         _end(error.exit_code, abandoned=False)
     except KeyboardInterrupt:
         # Everything has been put away by now, and a Ray that was interrupted half-way may hang or crash at its end.
