@@ -2,15 +2,16 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scheduler.core.units import ServiceClass
 from scheduler.credit import Credit, Credits, Hold
-from scheduler.credit_table import CreditError, CreditTable, Grant
+from scheduler.credit_table import Counters, CreditError, CreditTable, Grant
 
 FAR = 1 << 60
 GRANT = Grant(1, 1, 1, 16, FAR, FAR, ServiceClass.BULK, 500)
@@ -124,6 +125,39 @@ def test_a_window_that_shrank_below_what_is_in_flight_gives_nothing_until_enough
         assert row.credit.acquire(1, 1, timeout_ns=0) is None, index
         hold.release(1)
     assert held(row.credit.acquire(16, 1, timeout_ns=0)).slots == 2
+
+
+class Interposed:
+    """Words of a table where something happens just before `index` is stored for the first time."""
+
+    def __init__(self, words: memoryview, index: int, happens: Callable[[], None]) -> None:
+        self._words = words
+        self._index = index
+        self._happens: Callable[[], None] | None = happens
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        if index == self._index and self._happens is not None:
+            happens, self._happens = self._happens, None
+            happens()
+        self._words[index] = value
+
+
+def test_a_step_decided_by_a_window_that_has_shrunk_meanwhile_is_taken_back(row: Row) -> None:
+    seen: list[int] = []
+
+    def shrink() -> None:
+        row.publish(window=0)
+        seen.append(row.table.in_flight(0))
+
+    at_in_flight = row.table.counters_at(0) + 1 + Counters.__slots__.index("in_flight")
+    interposed = Interposed(row.worker_table.words, at_in_flight, shrink)
+    row.credit._words = interposed  # type: ignore[assignment]
+    assert row.credit.acquire(4, 1) is None
+    assert seen == [0]
+    assert row.table.in_flight(0) == 0
 
 
 def test_a_row_without_a_lease_denies_at_once(row: Row) -> None:

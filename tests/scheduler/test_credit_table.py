@@ -118,13 +118,17 @@ def test_a_smaller_window_holds_from_when_it_is_published(tmp_path: Path) -> Non
     """What the client saw in flight after it published is the most there is, however busy the worker is."""
     table = CreditTable.create(tmp_path / "credit", 1)
     wide = replace(GRANT, window=8, budget_until_ns=1 << 60, deadline_ns=1 << 60)
+    closed = replace(wide, window=0)
     table.clear(0, wide)
     with real_words(table.path) as real, worker("hammer", table.path, 0):
         used = doubts = 0
-        for _ in range(_ROUNDS):
-            table.publish(0, replace(wide, window=0))
+        for number in range(_ROUNDS):
+            # The worker has just begun; where it is in its next step when the window closes changes every round.
+            for _ in range(number % 400):
+                pass
+            table.publish(0, closed)
             at_most = table.in_flight(0)
-            for _ in range(20):
+            for _ in range(300):
                 seen = real[0]
                 assert seen <= at_most
                 used += seen
