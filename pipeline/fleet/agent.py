@@ -32,6 +32,7 @@ from pipeline.fleet.orders import (
     MigrationProgress,
     SourceOrder,
 )
+from pipeline.fleet.spec import MAX_VIRTUAL_MACHINES
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
@@ -40,6 +41,9 @@ from pipeline.worker import Worker
 
 NAMESPACE = "kuaka"
 _MAX_PROBLEM_CHARACTERS = 200
+#: Calls of one agent under way: each migration has one that waits for its end, and none may keep the controller's sign
+#: of life waiting. Ray's default is 1000.
+_MAX_CALLS = 4 * MAX_VIRTUAL_MACHINES
 #: An agent whose start has failed ends within this time, or is killed.
 _GIVE_UP_S = 1.0
 #: How long a worker whose agent has gone waits to be ended in order.
@@ -105,7 +109,9 @@ class AgentHandle(HostHandle):
         common = {**options, "num_cpus": 0, "lifetime": "detached", "namespace": NAMESPACE, "max_restarts": 0}
         agent: Any = ray.remote(AgentShell)
         worker: Any = ray.remote(WorkerShell)
-        actor = agent.options(name=f"{run}/agent/{name}", **common).remote(name, address, tls)
+        actor = agent.options(name=f"{run}/agent/{name}", max_concurrency=_MAX_CALLS, **common).remote(
+            name, address, tls
+        )
         shells = [worker.options(name=f"{run}/worker/{name}/{n}", **common).remote() for n in range(workers)]
         handle = cls(name, actor, shells, "")
         try:
