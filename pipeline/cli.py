@@ -183,6 +183,25 @@ def gateway_destination(
 
 
 @app.command()
+def simulate(
+    scenario: Annotated[str, typer.Argument(help="hundred-vms, calibration, ...; docs/simulator.md lists them.")],
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="cpu, fifo, retry or kuaka; may be repeated; all without it.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same run.")] = 1,
+    sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="All points, or the contended case alone.")] = True,
+    timeline: Annotated[Path | None, typer.Option("--timeline", help="Write the time line here, as SVG.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Simulate a fleet's migration: who stalls, how long it takes, and what is in the way."""
+    from pipeline.simulate_command import run_simulation
+
+    as_json = output is Output.JSON
+    code = run_simulation(scenario, policy or [], seed=seed, sweep=sweep, timeline=timeline, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
 def certs(
     directory: Annotated[Path, typer.Argument(help="Where the files go; it is made 0700.")],
     host: Annotated[list[str], typer.Option("--host", help="NAME, ADDRESS or NAME=ADDRESS,...; once per host.")],
