@@ -43,6 +43,8 @@ MAX_ITEMS = 1000
 MAX_RESERVED_PERCENT = 80
 _NS_PER_MS = 1_000_000
 _DAY_MS = 24 * 3600 * 1000
+#: Only what has a default there is taken from it.
+_DEFAULTS = PoolSettings("any", "any", AcceleratorKind.IAA, slots=64, critical_slots=0, engines=1)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Milliseconds = Annotated[float, Field(gt=0, le=_DAY_MS)]
@@ -69,16 +71,16 @@ class OperationSpec(_Model):
 class PoolSpec(_Model):
     """How the scheduler deals with the pool; the defaults are `PoolSettings`'."""
 
-    lease_ms: Milliseconds = 20
-    critical_lease_ms: Milliseconds = 2
-    horizon_ms: Milliseconds = 250
-    least_window: Annotated[int, Field(ge=1, le=MAX_SLOTS)] = 8
-    ttl_ms: Milliseconds = 3000
-    critical_ttl_ms: Milliseconds = 1000
-    drain_ms: Annotated[float, Field(ge=0, le=_DAY_MS)] = 20
-    clock_ppm: Annotated[int, Field(ge=0, lt=100_000)] = 500
-    bulk_floor_percent: Percent = 10
-    background_floor_percent: Percent = 2
+    lease_ms: Milliseconds = _DEFAULTS.lease_ns / _NS_PER_MS
+    critical_lease_ms: Milliseconds = _DEFAULTS.critical_lease_ns / _NS_PER_MS
+    horizon_ms: Milliseconds = _DEFAULTS.horizon_ns / _NS_PER_MS
+    least_window: Annotated[int, Field(ge=1, le=MAX_SLOTS)] = _DEFAULTS.least_window
+    ttl_ms: Milliseconds = _DEFAULTS.ttl_ns / _NS_PER_MS
+    critical_ttl_ms: Milliseconds = _DEFAULTS.critical_ttl_ns / _NS_PER_MS
+    drain_ms: Annotated[float, Field(ge=0, le=_DAY_MS)] = _DEFAULTS.drain_ns / _NS_PER_MS
+    clock_ppm: Annotated[int, Field(ge=0, lt=100_000)] = _DEFAULTS.clock_ppm
+    bulk_floor_percent: Percent = _DEFAULTS.bulk_floor / 10
+    background_floor_percent: Percent = _DEFAULTS.background_floor / 10
 
 
 class FaultSpec(_Model):

@@ -76,11 +76,11 @@ class _Loader(yaml.CSafeLoader):
     """Plain types; a key given twice is a mistake, not a choice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _value in node.value]
+        keys: list[Any] = []
         for key, _value in node.value:
-            if keys.count(key.value) > 1:
-                text = f"{str(key.value)[:_MAX_SHOWN]!r} is given twice: keep one of them"
-                raise _mistake(text, key.start_mark)
+            if key.value in keys:
+                raise _mistake(f"{str(key.value)[:_MAX_SHOWN]!r} is given twice: keep one of them", key.start_mark)
+            keys.append(key.value)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 

@@ -34,8 +34,8 @@ from scheduler.devices.emulated.wire import (
     parse_welcome,
 )
 
-#: Longest that a device may take to answer a message: it looks at them between slices of work, and on a machine with four
-#: runnable threads per core it was seen to be scheduled only after 60 ms. That it has died or was disabled shows at once.
+#: Longest that a device may take to answer a message. It looks at them between slices of work, but on a machine with
+#: four runnable threads per core it was seen to run only after 60 ms. That it died or was disabled shows at once.
 ANSWER_NS = 250_000_000
 _LONGEST_ANSWER_BYTES = 256
 _SEQUENCES = 1 << 32
