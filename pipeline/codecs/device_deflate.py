@@ -158,7 +158,8 @@ class DeviceDeflateCodec:
         while len(jobs) - taken >= least and busy < _BUSY_ANSWERS:
             left = len(jobs) - taken
             wait_ns = max(0, credit_ends_ns - self._clock())
-            hold = self._credit.acquire(left, left * cost_ns, wait_ns)
+            asked = min(left, device.slots)
+            hold = self._credit.acquire(asked, asked * cost_ns, wait_ns)
             if hold is None:
                 break
             accepted = 0

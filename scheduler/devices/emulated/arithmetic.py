@@ -10,7 +10,7 @@ class Arithmetic(Protocol):
         """The stream that holds `data`."""
 
     def decompress(self, stream: memoryview, capacity_bytes: int) -> bytes | None:
-        """What `stream` holds; None where it is no stream or holds more than `capacity_bytes`."""
+        """What `stream` holds; None where it is no stream, ends early or holds more than `capacity_bytes`."""
 
     def is_zero(self, data: memoryview) -> bool:
         """Whether all bytes are zero."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import DESCRIPTOR, Descriptors, Operation
+from scheduler.devices.emulated.arithmetic import Arithmetic
 from scheduler.devices.emulated.client import DeviceObserver, EmulatedDevice
 from scheduler.devices.emulated.queue import QueueSettings
 from scheduler.devices.emulated.schedule import Disturbance
@@ -44,7 +45,7 @@ class ZlibArithmetic:
             data = inflate.decompress(stream, capacity_bytes)
         except zlib.error:
             return None
-        return data if inflate.eof else None
+        return data if inflate.eof and not inflate.unused_data else None
 
     def is_zero(self, data: memoryview) -> bool:
         return not any(data)
@@ -64,12 +65,13 @@ def served(
     queue: QueueSettings | None = None,
     draw_faults: Callable[[int], list[bool]] = no_faults,
     disturbances: tuple[Disturbance, ...] = (),
+    arithmetic: Arithmetic | None = None,
 ) -> Iterator[Path]:
     """A device served by a thread; it ends with the context."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
     listener.listen()
-    server = DeviceServer(listener, queue or settings(), ZlibArithmetic(), draw_faults, disturbances)
+    server = DeviceServer(listener, queue or settings(), arithmetic or ZlibArithmetic(), draw_faults, disturbances)
     ended = threading.Event()
     thread = threading.Thread(target=server.run, args=(ended.is_set,), daemon=True)
     thread.start()
