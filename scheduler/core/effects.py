@@ -88,7 +88,11 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class TicketGranted:
-    """The guest may be stopped within the lease's life: slots are set aside, nothing need be asked again."""
+    """The guest may be stopped within the lease's life: slots are set aside, nothing need be asked again.
+
+    The lease's window comes on top of the flow's own, from the stop on; `budget_until_ns` is how far it may go beyond
+    what it had used by then.
+    """
 
     host: str
     request: int

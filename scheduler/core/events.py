@@ -23,8 +23,8 @@ class PoolSettings:
     critical_slots: int
     #: Parallel servers: device-ns per ns.
     engines: int
-    #: What one grant is worth: this long of the whole pool's work.
-    lease_ns: int = 20_000_000
+    #: What one grant is worth at least: this long of the whole pool's work.
+    lease_ns: int = 25_000_000
     #: The same for CRITICAL.
     critical_lease_ns: int = 2_000_000
     #: Granted and not yet used work never exceeds this long of the pool's: enough for two ticks of a host.
@@ -95,6 +95,8 @@ class FlowOpened:
     pool: str
     tenant: str
     weight: int
+    #: The host whose client it belongs to; empty: the pool's own.
+    host: str = ""
     #: Least and most work per second, device-ns; 0: none promised, no limit.
     reservation_ns_s: int = 0
     cap_ns_s: int = 0

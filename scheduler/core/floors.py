@@ -1,0 +1,40 @@
+"""Class floors: while BULK or BACKGROUND has demand it gets at least its share of what is granted, whoever is above.
+
+A class k with floor rho has a credit. Every grant of cost c to anybody adds rho c while k has demand, a grant to k
+takes c. At a credit of zero or more k is due, before URGENT and before the classes above it. Credit begins at zero, is
+never above one grant (a class that could not be served saves nothing up) and never more than one grant below zero (nor
+is it punished for having had the device to itself). So with grants of at most L on a pool of capacity C, a class with
+demand waits for its next grant at most
+
+    L / (rho C) + L / C.
+"""
+
+from scheduler.core.units import PERMILLE, ServiceClass
+
+
+class Floors:
+    """The credits of one pool's classes with a floor."""
+
+    def __init__(self, floors: dict[ServiceClass, int], lease_cost_ns: int) -> None:
+        """`floors` in permille; a floor of zero is none."""
+        self._floors = {service_class: floor for service_class, floor in floors.items() if floor}
+        self._limit = lease_cost_ns * PERMILLE
+        self._credit = dict.fromkeys(self._floors, 0)
+
+    def begin(self, service_class: ServiceClass) -> None:
+        """A class has demand that had none."""
+        if service_class in self._credit:
+            self._credit[service_class] = 0
+
+    def due(self, service_class: ServiceClass) -> bool:
+        """Whether a class with demand has had less than its floor."""
+        return service_class in self._credit and self._credit[service_class] >= 0
+
+    def charge(self, served: ServiceClass, cost_ns: int, demanding: tuple[ServiceClass, ...]) -> None:
+        """A grant was made, while these classes had demand."""
+        for service_class in demanding:
+            floor = self._floors.get(service_class)
+            if floor is not None:
+                change = cost_ns * floor - (cost_ns * PERMILLE if service_class is served else 0)
+                credit = self._credit[service_class] + change
+                self._credit[service_class] = max(-self._limit, min(self._limit, credit))

@@ -1,0 +1,88 @@
+"""One migration on one pool, as the pool keeps it: who it is, what it has been given, and its tags.
+
+Budgets are running totals. `granted_ns` is how far the flow may go, `used_ns` how far it says it has gone; the
+difference is work that it was given and has not done. So a lost message is made good by the next one, and a repeated
+one changes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scheduler.core.units import Phase, ServiceClass
+
+if TYPE_CHECKING:
+    from scheduler.core.fair import Tenant
+
+
+@dataclass(slots=True, eq=False)
+class Flow:
+    """State of a flow; only its pool changes it."""
+
+    name: str
+    host: str
+    tenant: "Tenant"
+    weight: int
+    #: Order of arrival; breaks every tie.
+    number: int
+    reservation_ns_s: int = 0
+    cap_ns_s: int = 0
+    phase: Phase = Phase.PRECOPY
+    deadline_ns: int | None = None
+    remaining_ns: int = 0
+    service_class: ServiceClass = ServiceClass.BULK
+
+    #: Work that it could do beyond `used_ns` within the horizon, by its own word.
+    demand_ns: int = 0
+    used_ns: int = 0
+    granted_ns: int = 0
+
+    #: Virtual start and finish tags among the flows of its tenant; see `fair`.
+    start: int = 0
+    finish: int = 0
+    #: Its place in its tenant's queue; 0: it is in none.
+    entry: int = 0
+    #: Whether it counts as active: it could use more than it was given, or holds a lease.
+    active: bool = False
+    #: mClock tags: when the next piece of its reservation is due, when its cap allows the next grant.
+    reservation_tag_ns: int = 0
+    cap_tag_ns: int = 0
+    reservation_entry: int = 0
+    cap_entry: int = 0
+    urgent_entry: int = 0
+    #: Since when it could use more than it was given; None: it could not.
+    waiting_since_ns: int | None = None
+
+    #: The newest lease; 0: none since it was opened, or it has ended.
+    lease: int = 0
+    #: What that lease allows, and what must be taken to be in force: a smaller window counts once it is acknowledged.
+    window: int = 0
+    counted: int = 0
+    #: Of `window` and `counted`, the slots out of the critical reserve.
+    reserve_window: int = 0
+    reserve_counted: int = 0
+    expires_ns: int = 0
+    expiry_queued: bool = False
+    #: The ticket whose work it was granted last.
+    ticket_used: int = 0
+    #: What it may still be given in a class above its own before it has to wait there again.
+    boost_ns: int = 0
+    boost_at_ns: int = 0
+    #: What its holder said last; for statistics.
+    wait_ns: int = 0
+    busy_retries: int = 0
+    grants: int = 0
+
+    @property
+    def unused_ns(self) -> int:
+        """Granted and not yet done; never negative: what was done beyond a grant is paid for already."""
+        return max(0, self.granted_ns - self.used_ns)
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether it could use more than it has been given."""
+        return self.demand_ns > self.granted_ns - self.used_ns
+
+    @property
+    def home_class(self) -> ServiceClass:
+        """The class that its phase alone gives it, whose tags it is charged in whatever class it is served."""
+        return ServiceClass.BACKGROUND if self.phase is Phase.BACKGROUND else ServiceClass.BULK

@@ -1,0 +1,70 @@
+"""A pool's state as `statistics`."""
+
+from scheduler.core.fair import SCALE
+from scheduler.core.flow import Flow
+from scheduler.core.pool import PoolScheduler
+from scheduler.core.statistics import FlowStatistics, PoolStatistics
+
+
+def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
+    """Taken on request; O(flows)."""
+    counts, book = pool.counts, pool.book
+    return PoolStatistics(
+        pool=pool.settings.pool,
+        up=pool.up,
+        learning=pool.learning(now_ns),
+        capacity_slots=pool.usable_slots,
+        leased_slots=pool.general_counted,
+        critical_slots=pool.settings.critical_slots,
+        critical_leased_slots=pool.reserve_counted,
+        ticket_slots=book.taken,
+        outstanding_ns=pool.outstanding_ns,
+        granted_ns=counts.granted_ns,
+        used_ns=counts.used_ns,
+        grants=counts.grants,
+        renewals=counts.renewals,
+        expiries=counts.expiries,
+        releases=counts.releases,
+        fences=counts.fences,
+        reservation_lateness_ns=_lateness_ns(pool, now_ns),
+        starvation_gap_ns=dict(pool.gaps),
+        fair_lag_ns=_lag_ns(pool),
+        virtual_time={service_class: queue.virtual for service_class, queue in pool.fair.items()},
+        waiting=pool.waiting,
+        rate_permille=pool.rate_permille,
+        unexplained_ns=pool.unexplained_ns,
+        tickets=len(book.tickets),
+        tickets_issued=book.issued,
+        tickets_denied=book.denied,
+        tickets_missed=book.missed,
+        flows=tuple(_flow(flow) for flow in pool.flows.values()),
+    )
+
+
+def _flow(flow: Flow) -> FlowStatistics:
+    return FlowStatistics(
+        flow.name,
+        flow.tenant.name,
+        flow.service_class,
+        flow.weight,
+        flow.window + flow.reserve_window,
+        flow.used_ns,
+        flow.granted_ns,
+        flow.demand_ns,
+        flow.grants,
+        flow.wait_ns,
+        flow.busy_retries,
+    )
+
+
+def _lag_ns(pool: PoolScheduler) -> int:
+    starts: dict[int, list[int]] = {}
+    for flow in pool.flows.values():
+        if flow.entry:
+            starts.setdefault(id(flow.tenant), []).append(flow.start)
+    return max(((max(tags) - min(tags)) // SCALE for tags in starts.values()), default=0)
+
+
+def _lateness_ns(pool: PoolScheduler, now_ns: int) -> int:
+    due = [flow.reservation_tag_ns for flow in pool.flows.values() if flow.reservation_entry]
+    return max(0, now_ns - min(due, default=now_ns))
