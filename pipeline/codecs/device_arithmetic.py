@@ -11,6 +11,8 @@ from isal import igzip_lib
 from pipeline.codecs.deflate import HISTORY_BITS
 
 _LEVEL = 0
+# Bound once: they are looked up for every page.
+_compress, _FLAG, _MEMORY = igzip_lib.compress, igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_MIN
 _ZERO = bytes(1 << 16)
 # The package's stub takes this class for an instance of Exception.
 _IsalError = cast(type[Exception], igzip_lib.IsalError)
@@ -45,4 +47,4 @@ class DeflateArithmetic:
 
 def compress_page(page: memoryview) -> bytes:
     """A page as a stream of its own: at a page's size level 1 costs two and a half times level 0."""
-    return igzip_lib.compress(page, _LEVEL, igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_MIN, HISTORY_BITS)
+    return _compress(page, _LEVEL, _FLAG, _MEMORY, HISTORY_BITS)

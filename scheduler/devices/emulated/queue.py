@@ -19,7 +19,7 @@ from itertools import accumulate
 import numpy as np
 
 from scheduler.devices.cost import CostModel
-from scheduler.devices.device import Operation, Status
+from scheduler.devices.device import Operation
 
 #: Latencies kept for the percentile.
 _LATENCIES = 4096
@@ -187,11 +187,3 @@ class WorkQueue:
         places = np.arange(self._latency_count, self._latency_count + number) % _LATENCIES
         self._latencies[places] = now_ns - submission.arrived_ns
         self._latency_count += number
-
-
-def record(submission: Submission, status: Status, output_bytes: int) -> None:
-    """Note the result of the next descriptor of a submission."""
-    index = submission.computed
-    submission.status[index] = status
-    submission.output_bytes[index] = output_bytes
-    submission.computed = index + 1

@@ -20,7 +20,7 @@ from scheduler.devices.device import Operation, Status
 from scheduler.devices.emulated.arithmetic import Arithmetic
 from scheduler.devices.emulated.clock import PausableClock
 from scheduler.devices.emulated.peer import is_own_user
-from scheduler.devices.emulated.queue import QueueSettings, Submission, WorkQueue, record
+from scheduler.devices.emulated.queue import QueueSettings, Submission, WorkQueue
 from scheduler.devices.emulated.region import Region, make_region
 from scheduler.devices.emulated.schedule import Disturbance, DisturbanceKind
 from scheduler.devices.emulated.wire import (
@@ -44,6 +44,10 @@ MAX_CLIENTS = 256
 _SLICE = 16
 #: Longest sleep; after it the process looks whether it should end.
 _IDLE_S = 0.1
+# Plain numbers: an enumeration's member costs a call where it is stored in a bytearray.
+_OK, _OVERFLOW, _FAULT, _FAILED = (
+    int(status) for status in (Status.OK, Status.OVERFLOW, Status.PAGE_FAULT, Status.FAILED)
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -263,26 +267,43 @@ class DeviceServer:
 def compute(submission: Submission, memory: memoryview, arithmetic: Arithmetic, most: int) -> None:
     """Do the next descriptors of a submission, at most `most`; the client may write to its memory meanwhile."""
     start = submission.computed
-    work = zip(submission.descriptors[start : start + most], submission.faults[start : start + most], strict=True)
-    for (source, source_bytes, destination, capacity), fault in work:
-        if fault:
-            record(submission, Status.PAGE_FAULT, 0)
-            continue
-        data = memory[source : source + source_bytes]
-        if submission.operation is Operation.ZERO_SCAN:
-            record(submission, Status.OK, 0 if arithmetic.is_zero(data) else 1)
-            continue
-        if submission.operation is Operation.COMPRESS:
-            output = arithmetic.compress(data)
+    stop = min(start + most, len(submission.descriptors))
+    compute_one = _COMPUTE[submission.operation]
+    status, output_bytes, faults = submission.status, submission.output_bytes, submission.faults
+    # What stands here is run per page: 1 us of it beside the 8 us of the arithmetic.
+    for index, descriptor in enumerate(submission.descriptors[start:stop], start):
+        if faults[index]:
+            status[index] = _FAULT
         else:
-            decoded = arithmetic.decompress(data, capacity)
-            if decoded is None:
-                record(submission, Status.FAILED, 0)
-                continue
-            output = decoded
-        length = len(output)
-        if length > capacity:
-            record(submission, Status.OVERFLOW, 0)
-            continue
-        memory[destination : destination + length] = output
-        record(submission, Status.OK, length)
+            status[index], output_bytes[index] = compute_one(arithmetic, memory, *descriptor)
+    submission.computed = stop
+
+
+def _compress(
+    arithmetic: Arithmetic, memory: memoryview, source: int, source_bytes: int, destination: int, capacity_bytes: int
+) -> tuple[int, int]:
+    stream = arithmetic.compress(memory[source : source + source_bytes])
+    length = len(stream)
+    if length > capacity_bytes:
+        return _OVERFLOW, 0
+    memory[destination : destination + length] = stream
+    return _OK, length
+
+
+def _decompress(
+    arithmetic: Arithmetic, memory: memoryview, source: int, source_bytes: int, destination: int, capacity_bytes: int
+) -> tuple[int, int]:
+    data = arithmetic.decompress(memory[source : source + source_bytes], capacity_bytes)
+    if data is None:
+        return _FAILED, 0
+    memory[destination : destination + len(data)] = data
+    return _OK, len(data)
+
+
+def _zero_scan(
+    arithmetic: Arithmetic, memory: memoryview, source: int, source_bytes: int, _destination: int, _capacity_bytes: int
+) -> tuple[int, int]:
+    return _OK, 0 if arithmetic.is_zero(memory[source : source + source_bytes]) else 1
+
+
+_COMPUTE = {Operation.COMPRESS: _compress, Operation.DECOMPRESS: _decompress, Operation.ZERO_SCAN: _zero_scan}
