@@ -1,8 +1,12 @@
 """Effects that wait for their host's next tick, numbered, until the host has acknowledged them.
 
 Bounded without a limit on its length: of what says the same thing of the same flow only the newest is kept, so there
-are never more than kinds x flows of the host. A lease waits with the time it was granted at, and is told with the life
-it has left: its holder counts from when it sent the tick, which is no later than when this answer is made.
+are never more than kinds x flows of the host.
+
+Leases are an exception, they do not wait: each report makes the core say anew what the host may do, and only that
+holds. One that waited could be over meanwhile, by time or because the host, not knowing of it, has given it back. A
+ticket is granted once and does wait; it is told with the life it has left, for its holder counts from when it sent the
+tick, which is no later than when this answer is made.
 """
 
 from collections.abc import Hashable
@@ -44,6 +48,11 @@ class Outbox:
         self._last += 1
         self._kept[key] = (self._last, now_ns, effect)
 
+    def forget_leases(self) -> None:
+        """The host reports: what it may do is said anew."""
+        for key in [key for key, kept in self._kept.items() if isinstance(kept[2], Granted)]:
+            del self._kept[key]
+
     def acknowledge(self, number: int) -> None:
         """The host knows everything up to this number."""
         for key in [key for key, kept in self._kept.items() if kept[0] <= number]:
@@ -73,7 +82,7 @@ def _key(effect: HostEffect) -> Hashable:
 
 
 def _aged(effect: HostEffect, age_ns: int) -> HostEffect | None:
-    if isinstance(effect, Granted | TicketGranted):
+    if isinstance(effect, TicketGranted):
         left_ns = effect.lease.ttl_ns - age_ns
         return replace(effect, lease=_shorter(effect.lease, left_ns)) if left_ns > 0 else None
     return effect

@@ -159,6 +159,7 @@ class SchedulerService:
     def _answer(self, tick: Tick, host: _Host, now_ns: int) -> TickAnswer:
         host.heard_ns, host.sequence = now_ns, tick.sequence
         host.outbox.acknowledge(tick.acknowledged)
+        host.outbox.forget_leases()
         wakeup_ns = self._core.next_wakeup()
         if wakeup_ns is not None and wakeup_ns <= now_ns:
             self._handle(Ticked(), now_ns)
@@ -189,7 +190,7 @@ class SchedulerService:
             host.flows.add((event.flow, event.pool))
         elif isinstance(event, FlowClosed):
             host.flows.discard((event.flow, event.pool))
-        self._handle(event, now_ns)
+        self._handle(event, now_ns, name)
 
     def _replace(self, tick: Tick, before: _Host | None, now_ns: int) -> _Host:
         """A client speaks for a host for the first time; whoever did before has gone."""
@@ -212,12 +213,13 @@ class SchedulerService:
         for pool in sorted(pools):
             self._handle(PoolClosed(pool), now_ns)
 
-    def _handle(self, event: Event, now_ns: int) -> None:
+    def _handle(self, event: Event, now_ns: int, asking: str = "") -> None:
+        """`asking`: the host that is answered where the core does not know whose a flow is."""
         for effect in self._core.handle(event, now_ns):
             if isinstance(effect, Alarm):
                 self._alarms.append(effect)
-            elif (told := host_of(effect)) is not None and told.host in self._hosts:
-                self._hosts[told.host].outbox.put(told, now_ns)
+            elif (told := host_of(effect)) is not None and (host := self._hosts.get(told.host or asking)) is not None:
+                host.outbox.put(told, now_ns)
 
 
 def _event(host: str, news: News, now_ns: int) -> Event:

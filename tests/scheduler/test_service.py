@@ -116,29 +116,40 @@ def test_news_that_is_told_again_is_handled_once(world: World) -> None:
 
 
 def test_effects_are_told_until_they_are_acknowledged(world: World) -> None:
-    world.core.answers = [granted()]
+    fenced = Fenced("a", "f", "a/iaa/0", Reason.EXPIRED)
+    world.core.answers = [fenced]
     world.tick(1)
-    assert world.tick(2).effects == ((1, granted()),)
+    assert world.tick(2).effects == ((1, fenced),)
     assert world.tick(3, acknowledged=1).effects == ()
 
 
-def test_a_lease_for_another_host_waits_and_is_told_with_the_life_it_has_left(world: World) -> None:
+def test_effects_for_another_host_wait_for_its_tick(world: World) -> None:
+    world.tick(1, host="a")
+    world.tick(1, host="b", incarnation=2)
+    world.core.answers = [Withheld("b", "f", "p", Reason.QUEUED, 1)]
+    assert world.tick(2, host="a").effects == ()
+    assert len(world.tick(2, host="b", incarnation=2).effects) == 1
+
+
+def test_a_lease_that_a_report_did_not_bring_is_never_told(world: World) -> None:
+    """It may have ended since, or been given back by a host that did not know of it."""
     world.tick(1, host="a")
     world.tick(1, host="b", incarnation=2)
     world.core.answers = [granted("b")]
-    assert world.tick(2, host="a").effects == ()
-    world.clock.now_ns += 80 * MS
-    ((_, told),) = world.tick(2, host="b", incarnation=2).effects
-    assert isinstance(told, Granted)
-    assert told.lease.ttl_ns == TTL_NS - 80 * MS
+    world.tick(2, host="a")
+    assert world.tick(2, host="b", incarnation=2).effects == ()
 
 
-def test_a_lease_that_ended_while_it_waited_is_not_told(world: World) -> None:
+def test_a_ticket_is_told_with_the_life_it_has_left_and_not_after_that(world: World) -> None:
     world.tick(1)
-    world.core.answers = [granted(), TicketGranted("a", 7, granted().lease), Withheld("a", "f", "p", Reason.QUEUED, 1)]
+    world.core.answers = [TicketGranted("a", 7, granted().lease)]
     world.tick(2)
-    world.clock.now_ns += TTL_NS
-    assert [type(effect) for _, effect in world.tick(3).effects] == [Withheld]
+    world.clock.now_ns += 80 * MS
+    ((_, told),) = world.tick(3).effects
+    assert isinstance(told, TicketGranted)
+    assert told.lease.ttl_ns == TTL_NS - 80 * MS
+    world.clock.now_ns += TTL_NS - 80 * MS
+    assert world.tick(4).effects == ()
 
 
 def test_of_what_says_the_same_only_the_newest_waits(world: World) -> None:
