@@ -16,64 +16,81 @@ A flow that comes back after a while starts at V: it has no claim on the time it
 weight of a grant is the one it is made with; nothing is rescaled when weights change. Tags are integers in units of
 1 / `SCALE` device-ns per weight and only grow. Python's integers do not overflow.
 
-Heaps hold (tag, entry, object). An entry is good as long as its object still names it; others are dropped when they
-come up, and when more than twice as many are left over as are good (test_heaps_stay_in_proportion).
+Heaps hold entries of tag, number and item; an item that leaves empties its entry, which is dropped when it comes up, or
+when more than twice as many are empty as are not (test_heaps_stay_in_proportion).
 """
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from scheduler.core.flow import Flow
+from scheduler.core.units import ServiceClass
 
 SCALE = 1 << 20
-#: Left-over entries that are not worth removing.
+#: Empty entries that are not worth removing.
 _SLACK = 1000
 
 Item = TypeVar("Item")
+#: [tag, number, item or None]: a list, because it is compared by the heap and emptied by its item.
+Entry: TypeAlias = list[Any]
 
 
 class TaggedHeap(Generic[Item]):
-    """A heap whose entries can be abandoned; `entry_of` says which entry of an item is its good one (0: none)."""
+    """Items by tag, those of one tag in the order they came; each keeps its entry, and leaves by it."""
 
-    def __init__(self, entry_of: Callable[[Item], int]) -> None:
-        self._entry_of = entry_of
-        self._heap: list[tuple[int, int, Item]] = []
-        self._entries = 0
+    __slots__ = ("_heap", "_pushed", "size")
+
+    def __init__(self) -> None:
+        self._heap: list[Entry] = []
+        self._pushed = 0
         #: How many items are queued.
         self.size = 0
 
-    def push(self, tag: int, item: Item) -> int:
-        """Queue an item that is not queued; the entry that it must keep."""
-        self._entries += 1
+    def push(self, tag: int, item: Item) -> Entry:
+        """Queue an item that is not queued."""
+        self._pushed += 1
         self.size += 1
-        heapq.heappush(self._heap, (tag, self._entries, item))
+        entry: Entry = [tag, self._pushed, item]
+        heapq.heappush(self._heap, entry)
         if len(self._heap) > 2 * self.size + _SLACK:
-            self._heap = [entry for entry in self._heap if self._entry_of(entry[2]) == entry[1]]
+            self._heap = [entry for entry in self._heap if entry[2] is not None]
             heapq.heapify(self._heap)
-        return self._entries
+        return entry
 
-    def dropped(self) -> None:
-        """An item has given up its entry."""
+    def drop(self, entry: Entry) -> None:
+        """An item leaves."""
+        entry[2] = None
         self.size -= 1
 
-    def head(self) -> tuple[int, Item] | None:
-        """The least tag and its item, which stays."""
+    def move(self, entry: Entry, tag: int) -> Entry:
+        """Another tag for a queued item."""
+        self._pushed += 1
+        moved: Entry = [tag, self._pushed, entry[2]]
+        if entry is self._heap[0]:
+            heapq.heapreplace(self._heap, moved)
+            return moved
+        self.size -= 1
+        item, entry[2] = entry[2], None
+        return self.push(tag, item)
+
+    def head(self) -> Item | None:
+        """The item with the least tag, which stays."""
         heap = self._heap
         while heap:
-            tag, entry, item = heap[0]
-            if self._entry_of(item) == entry:
-                return tag, item
+            item: Item | None = heap[0][2]
+            if item is not None:
+                return item
             heapq.heappop(heap)
         return None
 
+    def head_tag(self) -> int | None:
+        """The least tag."""
+        return None if self.head() is None else self._heap[0][0]
+
     def __len__(self) -> int:
+        """Entries, empty ones too."""
         return len(self._heap)
-
-
-def _flow_entry(flow: Flow) -> int:
-    return flow.entry
 
 
 @dataclass(slots=True, eq=False)
@@ -85,26 +102,29 @@ class Tenant:
     number: int
     start: int = 0
     finish: int = 0
-    entry: int = 0
+    entry: Entry | None = None
     #: V among its flows.
     virtual: int = 0
     #: Sum of the weights of its active flows.
     active_weight: int = 0
-    flows: TaggedHeap[Flow] = field(default_factory=lambda: TaggedHeap(_flow_entry))
-
-
-def _tenant_entry(tenant: Tenant) -> int:
-    return tenant.entry
+    flows: TaggedHeap[Flow] = field(default_factory=TaggedHeap)
 
 
 class FairQueue:
     """The backlogged flows of one class; a flow that must not be served now is simply not in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, service_class: ServiceClass) -> None:
+        self.service_class = service_class
         self.virtual = 0
-        self._tenants: TaggedHeap[Tenant] = TaggedHeap(_tenant_entry)
+        #: Sum of the weights of tenants with active flows.
+        self.active_weight = 0
+        #: Since when somebody has waited for a grant; None: nobody does.
+        self.wanting_since_ns: int | None = None
+        self._tenants: TaggedHeap[Tenant] = TaggedHeap()
 
-    def __bool__(self) -> bool:
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anybody."""
         return self._tenants.size > 0
 
     def enter(self, flow: Flow) -> None:
@@ -112,67 +132,54 @@ class FairQueue:
         tenant = flow.tenant
         flow.start = self.start_tag(tenant.virtual, flow.finish)
         flow.entry = tenant.flows.push(flow.start, flow)
-        if not tenant.entry:
+        if tenant.entry is None:
             tenant.start = self.start_tag(self.virtual, tenant.finish)
             tenant.entry = self._tenants.push(tenant.start, tenant)
 
     def leave(self, flow: Flow) -> None:
         """A queued flow is not to be served now."""
         tenant = flow.tenant
-        flow.entry = 0
-        tenant.flows.dropped()
-        if not tenant.flows.size:
-            tenant.entry = 0
-            self._tenants.dropped()
+        if flow.entry is not None:
+            tenant.flows.drop(flow.entry)
+            flow.entry = None
+        if tenant.entry is not None and not tenant.flows.size:
+            self._tenants.drop(tenant.entry)
+            tenant.entry = None
 
     def head(self) -> Flow | None:
         """The flow that is next."""
         tenant = self._tenants.head()
-        if tenant is None:
-            return None
-        flow = tenant[1].flows.head()
-        return flow[1] if flow is not None else None
+        return None if tenant is None else tenant.flows.head()
 
     def charge(self, flow: Flow, cost_ns: int) -> None:
-        """A queued flow was granted `cost_ns` of work; it stays queued, behind those that are due before it."""
+        """A flow was granted `cost_ns` of work. A queued one stays queued, behind those that are due before it; one
+        that is served by another queue pays here, where it would have waited."""
         tenant = flow.tenant
-        tenant.virtual = max(tenant.virtual, flow.start)
-        self.virtual = max(self.virtual, tenant.start)
-        flow.finish = flow.start + cost_ns * SCALE // flow.weight
-        flow.start = flow.finish
-        tenant.flows.dropped()
-        flow.entry = tenant.flows.push(flow.start, flow)
-        tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight
-        tenant.start = tenant.finish
-        self._tenants.dropped()
-        tenant.entry = self._tenants.push(tenant.start, tenant)
-
-    def charge_absent(self, flow: Flow, cost_ns: int) -> None:
-        """The same for a flow that is served by another queue: it pays here, where it would have waited."""
-        tenant = flow.tenant
-        flow.finish = self.start_tag(tenant.virtual, flow.finish) + cost_ns * SCALE // flow.weight
-        if not tenant.entry:
+        if flow.entry is None:
+            flow.finish = self.start_tag(tenant.virtual, flow.finish) + cost_ns * SCALE // flow.weight
+        else:
+            tenant.virtual = max(tenant.virtual, flow.start)
+            flow.start = flow.finish = flow.start + cost_ns * SCALE // flow.weight
+            flow.entry = tenant.flows.move(flow.entry, flow.start)
+        if tenant.entry is None:
             tenant.finish = self.start_tag(self.virtual, tenant.finish) + cost_ns * SCALE // tenant.weight
-            return
-        tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight
-        tenant.start = tenant.finish
-        self._tenants.dropped()
-        tenant.entry = self._tenants.push(tenant.start, tenant)
+        else:
+            if flow.entry is not None:
+                self.virtual = max(self.virtual, tenant.start)
+            tenant.start = tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight
+            tenant.entry = self._tenants.move(tenant.entry, tenant.start)
 
     def refund(self, flow: Flow, cost_ns: int) -> None:
         """Granted work was given back undone: the tags are what they would be without it, but never before V."""
-        queued = flow.entry
-        if queued:
-            self.leave(flow)
+        tenant = flow.tenant
         flow.finish -= cost_ns * SCALE // flow.weight
-        flow.tenant.finish -= cost_ns * SCALE // flow.tenant.weight
-        if flow.tenant.entry:
-            tenant = flow.tenant
+        if flow.entry is not None:
+            flow.start = self.start_tag(tenant.virtual, flow.finish)
+            flow.entry = tenant.flows.move(flow.entry, flow.start)
+        tenant.finish -= cost_ns * SCALE // tenant.weight
+        if tenant.entry is not None:
             tenant.start = self.start_tag(self.virtual, tenant.finish)
-            self._tenants.dropped()
-            tenant.entry = self._tenants.push(tenant.start, tenant)
-        if queued:
-            self.enter(flow)
+            tenant.entry = self._tenants.move(tenant.entry, tenant.start)
 
     @staticmethod
     def start_tag(virtual: int, finish: int) -> int:

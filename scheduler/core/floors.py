@@ -17,24 +17,20 @@ class Floors:
 
     def __init__(self, floors: dict[ServiceClass, int], lease_cost_ns: int) -> None:
         """`floors` in permille; a floor of zero is none."""
-        self._floors = {service_class: floor for service_class, floor in floors.items() if floor}
+        self._floors = [floors.get(service_class, 0) for service_class in ServiceClass]
         self._limit = lease_cost_ns * PERMILLE
-        self._credit = dict.fromkeys(self._floors, 0)
+        self._credit = [0] * len(ServiceClass)
 
     def begin(self, service_class: ServiceClass) -> None:
         """A class has demand that had none."""
-        if service_class in self._credit:
-            self._credit[service_class] = 0
+        self._credit[service_class] = 0
 
     def due(self, service_class: ServiceClass) -> bool:
         """Whether a class with demand has had less than its floor."""
-        return service_class in self._credit and self._credit[service_class] >= 0
+        return self._floors[service_class] > 0 and self._credit[service_class] >= 0
 
-    def charge(self, served: ServiceClass, cost_ns: int, demanding: tuple[ServiceClass, ...]) -> None:
-        """A grant was made, while these classes had demand."""
-        for service_class in demanding:
-            floor = self._floors.get(service_class)
-            if floor is not None:
-                change = cost_ns * floor - (cost_ns * PERMILLE if service_class is served else 0)
-                credit = self._credit[service_class] + change
-                self._credit[service_class] = max(-self._limit, min(self._limit, credit))
+    def charge(self, demanding: ServiceClass, served: ServiceClass, cost_ns: int) -> None:
+        """`served` was granted work while `demanding` had demand."""
+        change = cost_ns * self._floors[demanding] - (cost_ns * PERMILLE if served is demanding else 0)
+        credit = self._credit[demanding] + change
+        self._credit[demanding] = max(-self._limit, min(self._limit, credit))

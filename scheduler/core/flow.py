@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from scheduler.core.units import Phase, ServiceClass
 
 if TYPE_CHECKING:
-    from scheduler.core.fair import Tenant
+    from scheduler.core.fair import Entry, FairQueue, Tenant
+
+
+_PLAIN = (Phase.PRECOPY, Phase.BACKGROUND)
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +23,8 @@ class Flow:
 
     name: str
     host: str
+    #: Its home: the class that its phase alone gives it, in whose queue it waits and pays, and its tenant there.
+    queue: "FairQueue"
     tenant: "Tenant"
     weight: int
     #: Order of arrival; breaks every tie.
@@ -39,16 +44,16 @@ class Flow:
     #: Virtual start and finish tags among the flows of its tenant; see `fair`.
     start: int = 0
     finish: int = 0
-    #: Its place in its tenant's queue; 0: it is in none.
-    entry: int = 0
+    #: Its place in its tenant's queue; None: it is in none.
+    entry: "Entry | None" = None
     #: Whether it counts as active: it could use more than it was given, or holds a lease.
     active: bool = False
     #: mClock tags: when the next piece of its reservation is due, when its cap allows the next grant.
     reservation_tag_ns: int = 0
     cap_tag_ns: int = 0
-    reservation_entry: int = 0
-    cap_entry: int = 0
-    urgent_entry: int = 0
+    reservation_entry: "Entry | None" = None
+    cap_entry: "Entry | None" = None
+    urgent_entry: "Entry | None" = None
     #: Since when it could use more than it was given; None: it could not.
     waiting_since_ns: int | None = None
 
@@ -84,5 +89,10 @@ class Flow:
 
     @property
     def home_class(self) -> ServiceClass:
-        """The class that its phase alone gives it, whose tags it is charged in whatever class it is served."""
-        return ServiceClass.BACKGROUND if self.phase is Phase.BACKGROUND else ServiceClass.BULK
+        """That of its queue."""
+        return self.queue.service_class
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but its weight decides when it is served: no deadline, no standstill, no cap."""
+        return self.deadline_ns is None and not self.cap_ns_s and self.phase in _PLAIN

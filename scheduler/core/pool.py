@@ -99,22 +99,21 @@ class PoolScheduler:
         self.critical_outstanding_ns = 0
         self.general_counted = 0
         self.reserve_counted = 0
-        self.gaps: dict[ServiceClass, int] = dict.fromkeys(_LOW, 0)
+        #: Longest time without a grant, by class.
+        self.gaps_ns = [0] * len(ServiceClass)
         reserve_permille = settings.engines * settings.critical_slots * PERMILLE // settings.slots
         self.book = TicketBook(settings.critical_slots, reserve_permille)
-        self.fair = {service_class: FairQueue() for service_class in _LOW}
+        self.bulk, self.background = (FairQueue(service_class) for service_class in _LOW)
+        self._queues = (self.bulk, self.background)
         self._epoch = epoch
         self._numbers = numbers
         self._tenants: dict[tuple[ServiceClass, str], Tenant] = {}
-        self._active_weight = dict.fromkeys(_LOW, 0)
-        self._deadlines: dict[ServiceClass, TaggedHeap[Flow]] = {
-            service_class: TaggedHeap(_urgent_entry) for service_class in (ServiceClass.CRITICAL, ServiceClass.URGENT)
-        }
-        self._reservations: TaggedHeap[Flow] = TaggedHeap(_reservation_entry)
-        self._capped: TaggedHeap[Flow] = TaggedHeap(_cap_entry)
+        self._critical: TaggedHeap[Flow] = TaggedHeap()
+        self._urgent: TaggedHeap[Flow] = TaggedHeap()
+        self._reservations: TaggedHeap[Flow] = TaggedHeap()
+        self._capped: TaggedHeap[Flow] = TaggedHeap()
         self._expiries: list[tuple[int, int, Flow]] = []
         self._flows_seen = 0
-        self._wanting_since: dict[ServiceClass, int] = {}
         #: Flows whose holders must be told, in order.
         self._touched: dict[str, Flow] = {}
         self._floors = Floors(
@@ -155,11 +154,11 @@ class PoolScheduler:
 
     def share_ns_s(self, flow: Flow) -> int:
         """What its weight gives a flow of the pool, per second, among those that are active."""
-        home = flow.home_class
-        weights = self._active_weight[home] + (0 if flow.tenant.active_weight else flow.tenant.weight)
-        own = flow.tenant.active_weight + (0 if flow.active else flow.weight)
-        share = self.rate_ns_s * flow.tenant.weight * flow.weight // max(1, weights * own)
-        if home is ServiceClass.BACKGROUND and self._active_weight[ServiceClass.BULK]:
+        tenant = flow.tenant
+        weights = flow.queue.active_weight + (0 if tenant.active_weight else tenant.weight)
+        own = tenant.active_weight + (0 if flow.active else flow.weight)
+        share = self.rate_ns_s * tenant.weight * flow.weight // max(1, weights * own)
+        if flow.queue is self.background and self.bulk.active_weight:
             share = share * self.settings.background_floor // PERMILLE
         return share
 
@@ -171,8 +170,9 @@ class PoolScheduler:
         if flow is None:
             self._flows_seen += 1
             host = event.host or self.settings.host
-            tenant = self._tenant(event.tenant, event.phase is Phase.BACKGROUND, tenant_weight)
-            flow = Flow(event.flow, host, tenant, event.weight, self._flows_seen, boost_at_ns=now_ns)
+            queue = self._queue_of(event.phase)
+            tenant = self._tenant(event.tenant, queue, tenant_weight)
+            flow = Flow(event.flow, host, queue, tenant, event.weight, self._flows_seen, boost_at_ns=now_ns)
             self.flows[event.flow] = flow
             self._become(flow, event, tenant_weight)
             flow.boost_ns = _FAR_NS
@@ -199,11 +199,11 @@ class PoolScheduler:
 
     def set_weight(self, tenant_name: str, weight: int) -> None:
         """A tenant's weight has changed: for grants from now on."""
-        for service_class in _LOW:
-            tenant = self._tenants.get((service_class, tenant_name))
+        for queue in self._queues:
+            tenant = self._tenants.get((queue.service_class, tenant_name))
             if tenant is not None:
                 if tenant.active_weight:
-                    self._active_weight[service_class] += weight - tenant.weight
+                    queue.active_weight += weight - tenant.weight
                 tenant.weight = weight
 
     # What holders say
@@ -213,12 +213,16 @@ class PoolScheduler:
         flow = self.flows.get(report.flow)
         if flow is None:
             return Reason.UNKNOWN_FLOW
-        self._unqueue(flow)
-        self._use(flow, report.used_ns)
+        if report.used_ns > flow.used_ns:
+            self.counts.used_ns += report.used_ns - flow.used_ns
+            self._outstanding(flow, flow.granted_ns, report.used_ns)
         flow.demand_ns = max(0, report.demand_ns)
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
-        void = self._acknowledge(flow, report)
-        self._requeue(flow, now_ns)
+        void = self._acknowledge(flow, report) if report.lease else None
+        # Most of the time it waits where it waited before.
+        if flow.entry is None or not (flow.backlogged and flow.plain):
+            self._unqueue(flow)
+            self._requeue(flow, now_ns)
         if flow.lease:
             self._renew(flow, now_ns)
         self._touched[flow.name] = flow
@@ -322,7 +326,7 @@ class PoolScheduler:
         if ticket is not None and flow.ticket_used != ticket.lease:
             flow.ticket_used = ticket.lease
             self._outstanding(flow, flow.granted_ns + ticket.cost_ns, flow.used_ns)
-            self.fair[flow.home_class].charge_absent(flow, ticket.cost_ns)
+            flow.queue.charge(flow, ticket.cost_ns)
 
     # Time
 
@@ -337,10 +341,9 @@ class PoolScheduler:
                 self._queue_expiry(flow)
         self.book.expire(now_ns)
         self.delay = self.delay.sample(self.bulk_wait_ns, now_ns)
-        while (head := self._capped.head()) is not None and head[0] <= now_ns:
-            flow = head[1]
-            self._unqueue(flow)
-            self._requeue(flow, now_ns)
+        while (capped := self._capped.head()) is not None and capped.cap_tag_ns <= now_ns:
+            self._unqueue(capped)
+            self._requeue(capped, now_ns)
 
     @staticmethod
     def is_expired(flow: Flow, now_ns: int) -> bool:
@@ -353,9 +356,9 @@ class PoolScheduler:
         if self._expiries:
             times.append(self._expiries[0][0])
         if (capped := self._capped.head()) is not None:
-            times.append(capped[0])
-        if (due := self._reservations.head()) is not None and due[0] > now_ns:
-            times.append(due[0])
+            times.append(capped.cap_tag_ns)
+        if (due := self._reservations.head_tag()) is not None and due > now_ns:
+            times.append(due)
         times += [ticket.expires_ns for ticket in self.book.tickets.values()]
         return max(now_ns, min(times)) if times else None
 
@@ -376,26 +379,22 @@ class PoolScheduler:
             self._grant(flow, now_ns, due=due)
 
     def _next(self, now_ns: int, *, learning: bool) -> tuple[Flow | None, bool]:
-        critical = self._deadlines[ServiceClass.CRITICAL].head()
+        """Whose turn it is, and whether because its reservation is due."""
+        critical = self._critical.head()
+        if critical is not None and not self._has_room(critical, learning):
+            critical = None
         reserve_ns = self.settings.horizon_ns * self.book.rate_permille // PERMILLE
-        if critical is not None and self.critical_outstanding_ns < reserve_ns and self._has_room(critical[1], learning):
-            return critical[1], False
+        if critical is not None and self.critical_outstanding_ns < reserve_ns:
+            return critical, False
         if learning:
             return None, False
-        head = self._reservations.head()
-        if head is not None and head[0] <= now_ns:
-            return head[1], True
-        for service_class in _LOW:
-            if self.fair[service_class] and self._floors.due(service_class):
-                return self.fair[service_class].head(), False
-        if critical is not None and self._has_room(critical[1], learning):
-            return critical[1], False
-        if (urgent := self._deadlines[ServiceClass.URGENT].head()) is not None:
-            return urgent[1], False
-        for service_class in _LOW:
-            if self.fair[service_class]:
-                return self.fair[service_class].head(), False
-        return None, False
+        due = self._reservations.head()
+        if due is not None and due.reservation_tag_ns <= now_ns:
+            return due, True
+        for queue in self._queues:
+            if queue.waiting and self._floors.due(queue.service_class):
+                return queue.head(), False
+        return critical or self._urgent.head() or self.bulk.head() or self.background.head(), False
 
     def _grant(self, flow: Flow, now_ns: int, *, due: bool) -> None:
         settings = self.settings
@@ -403,11 +402,9 @@ class PoolScheduler:
         most_ns = (settings.critical_lease_ns if critical else self.lease_ns) * settings.engines
         cost_ns = max(1, min(most_ns, flow.demand_ns - flow.granted_ns + flow.used_ns))
         self._outstanding(flow, flow.granted_ns + cost_ns, flow.used_ns)
-        if flow.entry:
-            self.fair[flow.home_class].charge(flow, cost_ns)
-        else:
-            self.fair[flow.home_class].charge_absent(flow, cost_ns)
+        if flow.entry is None:
             flow.boost_ns -= cost_ns
+        flow.queue.charge(flow, cost_ns)
         if flow.reservation_ns_s:
             charge_reservation(flow, cost_ns, due=due)
         if flow.cap_ns_s:
@@ -416,21 +413,22 @@ class PoolScheduler:
         if not flow.lease:
             flow.lease = self._numbers.next()
             self._renew(flow, now_ns)
-        if flow.reservation_entry or flow.cap_ns_s or not flow.backlogged or flow.urgent_entry:
+        if flow.reservation_entry is not None or flow.entry is None or flow.cap_ns_s or not flow.backlogged:
             self._unqueue(flow)
             self._requeue(flow, now_ns)
         self._touched[flow.name] = flow
 
     def _note_service(self, flow: Flow, cost_ns: int, now_ns: int) -> None:
-        served = flow.service_class
-        demanding = tuple(service_class for service_class in _LOW if self.fair[service_class])
-        self._floors.charge(served, cost_ns, demanding)
         flow.grants += 1
         self.counts.grants += 1
         self.counts.granted_ns += cost_ns
-        if served in self._wanting_since:
-            self.gaps[served] = max(self.gaps[served], now_ns - self._wanting_since[served])
-            self._wanting_since[served] = now_ns
+        served = flow.service_class
+        for queue in self._queues:
+            if queue.waiting:
+                self._floors.charge(queue.service_class, served, cost_ns)
+                if served is queue.service_class and queue.wanting_since_ns is not None:
+                    self.gaps_ns[served] = max(self.gaps_ns[served], now_ns - queue.wanting_since_ns)
+                    queue.wanting_since_ns = now_ns
 
     # Slots
 
@@ -510,8 +508,6 @@ class PoolScheduler:
     # Leases
 
     def _acknowledge(self, flow: Flow, report: FlowReport) -> Reason | None:
-        if not report.lease:
-            return None
         if not flow.lease or report.lease > flow.lease:
             self.counts.fences += 1
             return Reason.EXPIRED
@@ -531,7 +527,7 @@ class PoolScheduler:
         """A lease ends in order: what was not done is not charged, as far as the device bears that out."""
         refund_ns = max(0, flow.unused_ns - self.unexplained_ns)
         if refund_ns:
-            self.fair[flow.home_class].refund(flow, refund_ns)
+            flow.queue.refund(flow, refund_ns)
         self._withdraw(flow)
         self._end_lease(flow)
 
@@ -589,17 +585,14 @@ class PoolScheduler:
         critical = sum(flow.unused_ns for flow in self.flows.values() if flow.service_class is ServiceClass.CRITICAL)
         assert critical == self.critical_outstanding_ns, f"{name}: {critical}, {self.critical_outstanding_ns} critical"
         for flow in self.flows.values():
-            queued = bool(flow.entry) + bool(flow.urgent_entry) + bool(flow.cap_entry)
+            queued = sum(entry is not None for entry in (flow.entry, flow.urgent_entry, flow.cap_entry))
             assert queued == flow.backlogged, f"{name}: {flow.name} in {queued} queues, backlogged: {flow.backlogged}"
             assert flow.window <= flow.counted, f"{name}: {flow.name} may use {flow.window}, {flow.counted} counted"
             assert not flow.window or flow.lease, f"{name}: {flow.name} has a window of {flow.window} and no lease"
-        for service_class in _LOW:
-            weights = sum(
-                tenant.weight
-                for (of, _), tenant in self._tenants.items()
-                if of is service_class and tenant.active_weight
-            )
-            assert weights == self._active_weight[service_class], f"{name}: {service_class.name} weighs {weights}"
+        for queue in self._queues:
+            tenants = [tenant for (of, _), tenant in self._tenants.items() if of is queue.service_class]
+            weights = sum(tenant.weight for tenant in tenants if tenant.active_weight)
+            assert weights == queue.active_weight, f"{name}: {queue.service_class.name} weighs {weights}"
 
     # Effects
 
@@ -631,15 +624,15 @@ class PoolScheduler:
     @property
     def bulk_wait_ns(self) -> int:
         """The wait of the flow that is next in BULK."""
-        flow = self.fair[ServiceClass.BULK].head()
+        flow = self.bulk.head()
         return self.wait_ns(flow) if flow is not None else 0
 
     def wait_ns(self, flow: Flow) -> int:
         """How long until a flow's next grant, by its tags: none while it has something left."""
-        if flow.unused_ns or not flow.entry:
+        if flow.unused_ns or flow.entry is None:
             return 0
-        queue = self.fair[flow.home_class]
-        weights = max(1, self._active_weight[flow.home_class])
+        queue = flow.queue
+        weights = max(1, queue.active_weight)
         ahead = max(0, flow.tenant.start - queue.virtual) * weights
         own = max(0, flow.start - flow.tenant.virtual) * max(1, flow.tenant.active_weight)
         ahead += own * weights // flow.tenant.weight
@@ -655,7 +648,7 @@ class PoolScheduler:
             return Reason.DEVICE_DOWN
         if self.learning(now_ns):
             return Reason.LEARNING
-        if flow.cap_entry:
+        if flow.cap_entry is not None:
             return Reason.CAPPED
         return Reason.QUEUED if flow.window or self.general_free else Reason.NO_SLOTS
 
@@ -668,9 +661,11 @@ class PoolScheduler:
 
     # Queues
 
-    def _tenant(self, name: str, background: bool, weight: int) -> Tenant:
-        service_class = ServiceClass.BACKGROUND if background else ServiceClass.BULK
-        key = (service_class, name)
+    def _queue_of(self, phase: Phase) -> FairQueue:
+        return self.background if phase is Phase.BACKGROUND else self.bulk
+
+    def _tenant(self, name: str, queue: FairQueue, weight: int) -> Tenant:
+        key = (queue.service_class, name)
         if key not in self._tenants:
             self._tenants[key] = Tenant(name, weight, len(self._tenants))
         return self._tenants[key]
@@ -680,22 +675,23 @@ class PoolScheduler:
         flow.reservation_ns_s, flow.cap_ns_s = event.reservation_ns_s, event.cap_ns_s
         flow.deadline_ns, flow.remaining_ns = event.deadline_ns, event.remaining_ns
         flow.phase = event.phase
-        if flow.phase is Phase.STOPPED:
-            self._use_ticket(flow)
-        tenant = self._tenant(event.tenant, flow.home_class is ServiceClass.BACKGROUND, tenant_weight)
+        queue = self._queue_of(event.phase)
+        tenant = self._tenant(event.tenant, queue, tenant_weight)
         if tenant is not flow.tenant:
             # Another queue has another virtual time.
-            flow.tenant, flow.finish = tenant, 0
+            flow.queue, flow.tenant, flow.finish = queue, tenant, 0
+        if flow.phase is Phase.STOPPED:
+            self._use_ticket(flow)
 
     def _set_active(self, flow: Flow, *, active: bool) -> None:
         if flow.active == active:
             return
         flow.active = active
-        tenant, home = flow.tenant, flow.home_class
+        tenant = flow.tenant
         before = bool(tenant.active_weight)
         tenant.active_weight += flow.weight if active else -flow.weight
         if before != bool(tenant.active_weight):
-            self._active_weight[home] += tenant.weight if active else -tenant.weight
+            flow.queue.active_weight += tenant.weight if active else -tenant.weight
 
     def _class(self, flow: Flow, now_ns: int) -> ServiceClass:
         if flow.deadline_ns is None and flow.phase in (Phase.PRECOPY, Phase.BACKGROUND):
@@ -713,9 +709,10 @@ class PoolScheduler:
 
     def _requeue(self, flow: Flow, now_ns: int) -> None:
         """Put a flow that is in no queue where it belongs."""
-        self._set_active(flow, active=flow.backlogged or bool(flow.window))
+        backlogged = flow.backlogged
+        self._set_active(flow, active=backlogged or flow.window > 0)
         self._set_class(flow, self._class(flow, now_ns))
-        if not flow.backlogged:
+        if not backlogged:
             flow.waiting_since_ns = None
             return
         if flow.waiting_since_ns is None:
@@ -726,38 +723,35 @@ class PoolScheduler:
             return
         if flow.reservation_ns_s:
             flow.reservation_entry = self._reservations.push(flow.reservation_tag_ns, flow)
-        if flow.service_class in self._deadlines:
+        if flow.service_class < ServiceClass.BULK:
             deadline_ns = flow.deadline_ns if flow.deadline_ns is not None else _FAR_NS
-            flow.urgent_entry = self._deadlines[flow.service_class].push(deadline_ns, flow)
+            flow.urgent_entry = self._deadlines(flow).push(deadline_ns, flow)
             return
-        queue = self.fair[flow.home_class]
-        if not queue:
+        if not flow.queue.waiting:
             self._floors.begin(flow.home_class)
-            self._wanting_since[flow.home_class] = now_ns
-        queue.enter(flow)
+            flow.queue.wanting_since_ns = now_ns
+        flow.queue.enter(flow)
 
     def _unqueue(self, flow: Flow) -> None:
         """Take a flow out of every queue it is in."""
-        if flow.entry:
-            self.fair[flow.home_class].leave(flow)
-            if not self.fair[flow.home_class]:
-                self._wanting_since.pop(flow.home_class, None)
-        if flow.urgent_entry:
-            flow.urgent_entry = 0
-            self._deadlines[flow.service_class].dropped()
-        if flow.reservation_entry:
-            flow.reservation_entry = 0
-            self._reservations.dropped()
-        if flow.cap_entry:
-            flow.cap_entry = 0
-            self._capped.dropped()
+        if flow.entry is not None:
+            flow.queue.leave(flow)
+            if not flow.queue.waiting:
+                flow.queue.wanting_since_ns = None
+        if flow.urgent_entry is not None:
+            self._deadlines(flow).drop(flow.urgent_entry)
+            flow.urgent_entry = None
+        if flow.reservation_entry is not None:
+            self._reservations.drop(flow.reservation_entry)
+            flow.reservation_entry = None
+        if flow.cap_entry is not None:
+            self._capped.drop(flow.cap_entry)
+            flow.cap_entry = None
+
+    def _deadlines(self, flow: Flow) -> TaggedHeap[Flow]:
+        return self._critical if flow.service_class is ServiceClass.CRITICAL else self._urgent
 
     # Work
-
-    def _use(self, flow: Flow, used_ns: int) -> None:
-        if used_ns > flow.used_ns:
-            self.counts.used_ns += used_ns - flow.used_ns
-            self._outstanding(flow, flow.granted_ns, used_ns)
 
     def _outstanding(self, flow: Flow, granted_ns: int, used_ns: int) -> None:
         before = flow.unused_ns
@@ -785,15 +779,3 @@ def _without_lease(report: FlowReport, lease: int) -> FlowReport:
         report.flow, report.pool, report.demand_ns, report.used_ns, lease, report.window, False,
         report.wait_ns, report.busy_retries,
     )  # fmt: skip
-
-
-def _urgent_entry(flow: Flow) -> int:
-    return flow.urgent_entry
-
-
-def _reservation_entry(flow: Flow) -> int:
-    return flow.reservation_entry
-
-
-def _cap_entry(flow: Flow) -> int:
-    return flow.cap_entry

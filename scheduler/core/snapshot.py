@@ -8,7 +8,7 @@ from scheduler.core.statistics import FlowStatistics, PoolStatistics
 
 def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
     """Taken on request; O(flows)."""
-    counts, book = pool.counts, pool.book
+    counts, book, queues = pool.counts, pool.book, (pool.bulk, pool.background)
     return PoolStatistics(
         pool=pool.settings.pool,
         up=pool.up,
@@ -27,9 +27,9 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
         releases=counts.releases,
         fences=counts.fences,
         reservation_lateness_ns=_lateness_ns(pool, now_ns),
-        starvation_gap_ns=dict(pool.gaps),
+        starvation_gap_ns={queue.service_class: pool.gaps_ns[queue.service_class] for queue in queues},
         fair_lag_ns=_lag_ns(pool),
-        virtual_time={service_class: queue.virtual for service_class, queue in pool.fair.items()},
+        virtual_time={queue.service_class: queue.virtual for queue in queues},
         waiting=pool.waiting,
         rate_permille=pool.rate_permille,
         unexplained_ns=pool.unexplained_ns,
@@ -60,11 +60,11 @@ def _flow(flow: Flow) -> FlowStatistics:
 def _lag_ns(pool: PoolScheduler) -> int:
     starts: dict[int, list[int]] = {}
     for flow in pool.flows.values():
-        if flow.entry:
+        if flow.entry is not None:
             starts.setdefault(id(flow.tenant), []).append(flow.start)
     return max(((max(tags) - min(tags)) // SCALE for tags in starts.values()), default=0)
 
 
 def _lateness_ns(pool: PoolScheduler, now_ns: int) -> int:
-    due = [flow.reservation_tag_ns for flow in pool.flows.values() if flow.reservation_entry]
+    due = [flow.reservation_tag_ns for flow in pool.flows.values() if flow.reservation_entry is not None]
     return max(0, now_ns - min(due, default=now_ns))
