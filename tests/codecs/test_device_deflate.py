@@ -56,6 +56,8 @@ class Credit:
         self.held = self.used_ns = self.accelerator_pages = self.cpu_pages = 0
         self.busy_retries = self.asked_ns = 0
         self.timeouts_ns: list[int] = []
+        #: Holds it will still give.
+        self.pieces = 1_000_000
 
     def prefers_device(self) -> bool:
         return self.device
@@ -64,8 +66,9 @@ class Credit:
         self.timeouts_ns.append(timeout_ns)
         assert slots > 0
         assert self.held == 0, "a hold was not given back"
-        if not self.window:
+        if not self.window or not self.pieces:
             return None
+        self.pieces -= 1
         self.held = min(slots, self.window)
         return Hold(self, self.held)
 
@@ -233,6 +236,16 @@ def test_pages_that_a_full_queue_refuses_are_compressed_by_the_cpu_one_by_one(tm
     assert credit.busy_retries == 2
 
 
+def test_results_of_the_batch_before_are_never_taken_for_those_of_this_one(device: Path) -> None:
+    credit = Credit()
+    codec = codec_on(device, credit)
+    round_trip(codec, mixed(PAGES, 1))
+    # Credit for one piece, and then none: the records of the rest are those of the batch before.
+    credit.window, credit.pieces = 8, 1
+    round_trip(codec, mixed(PAGES, 2))
+    assert (credit.accelerator_pages, credit.cpu_pages) == (PAGES + 8, PAGES - 8)
+
+
 def test_queue_that_is_full_of_others_costs_two_tries_and_then_the_cpu_makes_one_stream(tmp_path: Path) -> None:
     with served(tmp_path / "device", queue_settings(slots=8, cost=ENDLESS)) as path, closing(occupy(path, 8)):
         credit = Credit()
@@ -368,6 +381,7 @@ def test_arithmetic_compresses_what_it_decompresses_and_stops_at_the_capacity(si
     stream = memoryview(arithmetic.compress(memoryview(data)))
     assert arithmetic.decompress(stream, size) == data
     assert arithmetic.decompress(stream, size - 1) is None
+    assert arithmetic.decompress(memoryview(bytes(stream) + b"\0"), size) is None
 
 
 @pytest.mark.parametrize("size", [1, PAGE_BYTES, 65_536, 65_537, 200_000])

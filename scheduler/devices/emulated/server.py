@@ -176,6 +176,7 @@ class DeviceServer:
         data_bytes = len(client.region.data) if client.region is not None else 0
         request = parse_request(message, data_bytes, self._settings.cost)
         if isinstance(request, Submit):
+            # An observer has no memory, so no submission of its can be within it.
             return self._submit(descriptor, client, request)
         return self._obey(client, request)
 
@@ -199,8 +200,6 @@ class DeviceServer:
         return Welcome(state, self._settings.slots, self._settings.engines, self._settings.cost)
 
     def _submit(self, descriptor: int, client: _Client, request: Submit) -> bool:
-        if client.region is None:
-            return False
         # What is due frees its entries first: a busy answer must not come from looking late.
         self._publish()
         now_ns = self._clock()

@@ -199,6 +199,16 @@ def test_stalled_device_takes_descriptors_and_completes_them_when_it_goes_on(tmp
         assert device.status[:4].tolist() == [Status.OK] * 4
 
 
+def test_records_of_a_new_submission_say_nothing_of_the_one_before(tmp_path: Path) -> None:
+    with served(tmp_path / "device") as path:
+        device = EmulatedDevice.open(path, DATA_BYTES)
+        device.submit(Operation.COMPRESS, jobs(8))
+        assert device.wait(LONG_NS)
+        DeviceObserver(path).stall(20 * LONG_NS)
+        device.submit(Operation.COMPRESS, jobs(4))
+        assert device.status[:8].tolist() == [Status.PENDING] * 4 + [Status.OK] * 4
+
+
 def test_disabled_device_lets_its_clients_go_and_takes_none_until_it_is_enabled(tmp_path: Path) -> None:
     with served(tmp_path / "device", settings(cost=NEVER)) as path:
         device, observer = EmulatedDevice.open(path, DATA_BYTES), DeviceObserver(path)

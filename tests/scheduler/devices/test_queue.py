@@ -112,6 +112,15 @@ def test_page_fault_costs_its_own_time_and_holds_back_what_is_behind_it_in_its_b
     assert queue.statistics().busy_ns == FAULT_NS + PAGE_NS
 
 
+def test_completions_of_one_batch_become_visible_in_order_whichever_engine_is_first() -> None:
+    queue = queue_of(8, 2, lambda count: [index == 0 for index in range(count)])
+    offer(queue, 1, 3)
+    compute_all(queue)
+    assert completed(queue, 2 * PAGE_NS) == []
+    assert queue.statistics().occupancy == 3
+    assert completed(queue, FAULT_NS) == [(1, 3)]
+
+
 def test_client_that_goes_frees_its_entries_and_nobody_elses() -> None:
     queue = queue_of(10, 1)
     offer(queue, 1, 6)
