@@ -35,7 +35,7 @@ from scheduler.devices.device import DESCRIPTOR, Descriptors, Device, Operation,
 #: Fewer pages than this cost the caller less CPU than a submission does (docs/devices.md).
 MIN_DEVICE_PAGES = 16
 #: The same for a piece of a batch, where the window or the queue is smaller.
-MIN_PIECE_BYTES = 4 * PAGE_BYTES
+MIN_PIECE_BYTES = 8 * PAGE_BYTES
 _HALF_BYTES = MAX_BATCH_PAGES * PAGE_BYTES
 #: Data memory of a device that this codec uses: a batch's sources, then its destinations.
 DEVICE_MEMORY_BYTES = 2 * _HALF_BYTES

@@ -176,7 +176,7 @@ def test_frames_of_the_device_are_read_by_any_deflate_peer(device: Path) -> None
         assert bytes(decoded.normal) == raw
 
 
-@pytest.mark.parametrize("credit", [Credit(0), Credit(3), Credit(current=False)], ids=["none", "too little", "run out"])
+@pytest.mark.parametrize("credit", [Credit(0), Credit(7), Credit(current=False)], ids=["none", "too little", "run out"])
 def test_without_credit_nothing_is_submitted_and_the_cpu_makes_one_stream(tmp_path: Path, credit: Credit) -> None:
     with served(tmp_path / "device") as path:
         assert len(round_trip(codec_on(path, credit), textured("text", PAGES))) == 1
