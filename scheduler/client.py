@@ -56,7 +56,9 @@ from scheduler.ticks import (
 PERIOD_NS = 100_000_000
 #: How long one call may take. A restarted actor answers after a second, the call after this one reaches it.
 CALL_TIMEOUT_NS = 500_000_000
-MAX_BACK_OFF_NS = 2_000_000_000
+#: Single calls get lost; after so many in a row there is nobody, and calls are made ever more rarely.
+_PATIENCE = 3
+MAX_BACK_OFF_NS = 1_000_000_000
 #: A guest that is to be stopped does not wait longer for an answer.
 TICKET_TIMEOUT_NS = 1_000_000_000
 #: A row that was given back is nobody's for so long: a worker that has not noticed may still write its counters.
@@ -181,8 +183,8 @@ class SchedulerClient:
         try:
             answer = await asyncio.wait_for(self._transport(tick), CALL_TIMEOUT_NS / 1e9)
         except (Unreachable, TimeoutError):
-            back_off_ns = min(MAX_BACK_OFF_NS, PERIOD_NS << min(self._failures, 10))
             self._failures += 1
+            back_off_ns = min(MAX_BACK_OFF_NS, PERIOD_NS << min(max(0, self._failures - _PATIENCE), 10))
             self._retry_ns = self._clock() + back_off_ns
             return
         self._failures = 0

@@ -131,9 +131,13 @@ class FlowState:
         newest, deadline_ns = self.newest, sent_ns + lease.ttl_ns
         if newest is not None and (lease.epoch, lease.lease) < (newest.epoch, newest.lease):
             return
+        budget_ns = lease.budget_until_ns + self._base_ns
         if self.held is not None and (lease.epoch, lease.lease) == (self.held.lease.epoch, self.held.lease.lease):
             deadline_ns = max(deadline_ns, self.held.deadline_ns)
-        self.newest = replace(lease, budget_until_ns=lease.budget_until_ns + self._base_ns)
+        if self.held is not None and lease.epoch != self.held.lease.epoch:
+            # Adopted: the new epoch knows of the slots, not of what was still to be done with them.
+            budget_ns = max(budget_ns, self.held.lease.budget_until_ns)
+        self.newest = replace(lease, budget_until_ns=budget_ns)
         if not self.closing:
             self.held = HeldLease(self.newest, deadline_ns)
 

@@ -1,0 +1,92 @@
+"""The scheduler's Ray shell: one detached actor per cluster, found by its name, and how hosts call it.
+
+Ray starts the actor again when its process or its node dies, with nothing of what it knew; the service deals with that
+by epochs, whose number is kept in the cluster's own store. Calls are made at most once by Ray and may be lost; the
+ticks deal with that.
+"""
+
+import json
+import os
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.experimental import internal_kv
+
+from scheduler.client import Transport, Unreachable
+from scheduler.core.machine import Scheduler
+from scheduler.credit import boottime_ns
+from scheduler.service import SchedulerService
+from scheduler.ticks import Tick, TickAnswer
+
+NAMESPACE = "kuaka"
+ACTOR_NAME = "scheduler"
+_KV_NAMESPACE = b"kuaka"
+_EPOCHS = b"scheduler/epoch/"
+_TENANTS = b"scheduler/tenants"
+
+
+class ClusterEpochStore:
+    """An `EpochStore` in Ray's key-value store: one key per epoch, which only one can be the first to write."""
+
+    def load(self) -> int:
+        """See `EpochStore`."""
+        keys: list[bytes] = internal_kv._internal_kv_list(_EPOCHS, namespace=_KV_NAMESPACE)
+        return max((int(key.removeprefix(_EPOCHS)) for key in keys), default=0)
+
+    def compare_and_swap(self, expected: int, new: int) -> bool:
+        """See `EpochStore`. Keys are never deleted: a slow starter must not find an old number free again."""
+        if self.load() != expected:
+            return False
+        there: bool = internal_kv._internal_kv_put(
+            _EPOCHS + str(new).encode(), b"claimed", overwrite=False, namespace=_KV_NAMESPACE
+        )
+        return not there
+
+    def load_tenants(self) -> dict[str, int]:
+        """See `EpochStore`."""
+        kept: bytes | None = internal_kv._internal_kv_get(_TENANTS, namespace=_KV_NAMESPACE)
+        return {} if kept is None else {str(name): int(weight) for name, weight in json.loads(kept).items()}
+
+    def save_tenants(self, tenants: dict[str, int]) -> None:
+        """See `EpochStore`."""
+        internal_kv._internal_kv_put(_TENANTS, json.dumps(tenants).encode(), namespace=_KV_NAMESPACE)
+
+
+class SchedulerShell(SchedulerService):
+    """The service in its actor's process."""
+
+    def __init__(self) -> None:
+        super().__init__(ClusterEpochStore(), Scheduler, boottime_ns)
+
+    def process(self) -> int:
+        """The actor's process id."""
+        return os.getpid()
+
+
+def find_or_start(name: str = ACTOR_NAME, **options: Any) -> Any:
+    """The cluster's scheduler actor; `options` are Ray's, for where. It lives until it is killed."""
+    shell: Any = ray.remote(SchedulerShell)
+    return shell.options(
+        name=name,
+        namespace=NAMESPACE,
+        get_if_exists=True,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        **options,
+    ).remote()
+
+
+def transport(actor: Any) -> Transport:
+    """How a host's client calls it."""
+
+    async def call(tick: Tick) -> TickAnswer:
+        try:
+            answer: TickAnswer = await actor.tick.remote(tick)
+        except RayError as error:
+            raise Unreachable(type(error).__name__) from None
+        return answer
+
+    return call
