@@ -132,9 +132,8 @@ class Scheduler:
             if (sampled := self.pools.get(sample.pool)) is not None:
                 touched[sample.pool] = sampled
                 effects += self._sample(sampled, sample, now_ns)
-        asked = frozenset(report.flow for report in event.flows)
         for pool in touched.values():
-            effects += self._run(pool, now_ns, asked)
+            effects += self._run(pool, now_ns)
             overloaded = pool.delay.overloaded
             effects.append(pool.backpressure(event.host, stop_admission=overloaded))
         self._answered[event.host] = (event.sequence, effects)
@@ -226,10 +225,10 @@ class Scheduler:
         return effects
 
     @staticmethod
-    def _run(pool: PoolScheduler, now_ns: int, asked: frozenset[str] = frozenset()) -> list[Effect]:
+    def _run(pool: PoolScheduler, now_ns: int) -> list[Effect]:
         pool.pass_time(now_ns)
         pool.dispatch(now_ns)
-        return list(pool.effects(asked, now_ns))
+        return list(pool.effects(now_ns))
 
 
 def _bare(report: FlowReport) -> FlowReport:

@@ -89,7 +89,8 @@ class PoolScheduler:
         self.closing: dict[int, Flow] = {}
         self.counts = Counts()
         self.control = Control()
-        self.lease_ns = lease_ns(settings)
+        self.book = TicketBook(settings.critical_slots, 0)
+        self._apply(settings)
         self.delay = QueueDelay(2 * self.lease_ns)
         self._busy_base_ns = self._used_base_ns = 0
         self._over_occupied = 0
@@ -101,8 +102,6 @@ class PoolScheduler:
         self.reserve_counted = 0
         #: Longest time without a grant, by class.
         self.gaps_ns = [0] * len(ServiceClass)
-        reserve_permille = settings.engines * settings.critical_slots * PERMILLE // settings.slots
-        self.book = TicketBook(settings.critical_slots, reserve_permille)
         self.bulk, self.background = (FairQueue(service_class) for service_class in _LOW)
         self._queues = (self.bulk, self.background)
         self._epoch = epoch
@@ -114,8 +113,10 @@ class PoolScheduler:
         self._capped: TaggedHeap[Flow] = TaggedHeap()
         self._expiries: list[tuple[int, int, Flow]] = []
         self._flows_seen = 0
-        #: Flows whose holders must be told, in order.
-        self._touched: dict[str, Flow] = {}
+        #: Flows with slots, in the order they got them; not those that are closing.
+        self._holders: dict[Flow, None] = {}
+        #: Flows whose holders must be told, in order; whether because they asked.
+        self._touched: dict[Flow, bool] = {}
         self._floors = Floors(
             {ServiceClass.BULK: settings.bulk_floor, ServiceClass.BACKGROUND: settings.background_floor},
             self.lease_cost_ns,
@@ -123,25 +124,32 @@ class PoolScheduler:
 
     # What the pool is worth
 
-    @property
-    def usable_slots(self) -> int:
-        """Slots that are not the reserve's."""
-        return self.settings.slots - self.settings.critical_slots
+    def _apply(self, settings: PoolSettings) -> None:
+        """Settings, and what follows from them; kept, because every grant needs it."""
+        self.settings = settings
+        self.lease_ns = lease_ns(settings)
+        #: The most that one grant is worth, and one of CRITICAL.
+        self.lease_cost_ns = self.lease_ns * settings.engines
+        self._critical_cost_ns = settings.critical_lease_ns * settings.engines
+        #: Slots that are not the reserve's.
+        self.usable_slots = settings.slots - settings.critical_slots
+        self.book.slots = settings.critical_slots
+        self.book.rate_permille = settings.engines * settings.critical_slots * PERMILLE // settings.slots
+        self._life_ns = life_ns(settings.ttl_ns, settings.clock_ppm, settings.drain_ns)
+        self._critical_life_ns = life_ns(settings.critical_ttl_ns, settings.clock_ppm, settings.drain_ns)
+        self._apply_rate()
 
-    @property
-    def lease_cost_ns(self) -> int:
-        """The most that one grant is worth."""
-        return self.lease_ns * self.settings.engines
+    def _apply_rate(self) -> None:
+        #: Device-ns per second, as the controller has it now.
+        self.rate_ns_s = self.settings.engines * NS_PER_S * self.rate_permille // PERMILLE
+        #: The most that may be granted and not done, and of it what CRITICAL may have before all others.
+        self._most_outstanding_ns = self.settings.horizon_ns * self.rate_ns_s // NS_PER_S
+        self._most_critical_ns = self.settings.horizon_ns * self.book.rate_permille // PERMILLE
 
     @property
     def rate_permille(self) -> int:
         """Of what the engines can do, what is handed out."""
         return self.control.vrate_permille
-
-    @property
-    def rate_ns_s(self) -> int:
-        """Device-ns per second, as the controller has it now."""
-        return self.settings.engines * NS_PER_S * self.rate_permille // PERMILLE
 
     @property
     def waiting(self) -> int:
@@ -192,7 +200,8 @@ class PoolScheduler:
         self._withdraw(flow)
         self._set_active(flow, active=False)
         self._set_class(flow, flow.home_class)
-        self._touched.pop(name, None)
+        self._touched.pop(flow, None)
+        self._holders.pop(flow, None)
         del self.flows[name]
         if flow.counted or flow.reserve_counted:
             self.closing[flow.number] = flow
@@ -225,7 +234,7 @@ class PoolScheduler:
             self._requeue(flow, now_ns)
         if flow.lease:
             self._renew(flow, now_ns)
-        self._touched[flow.name] = flow
+        self._touched[flow] = True
         return void
 
     def adopt(self, report: FlowReport, now_ns: int) -> Reason | None:
@@ -256,7 +265,9 @@ class PoolScheduler:
             self.unexplained_ns = max(0, more_ns - self.lease_cost_ns)
         service_ns = max(1, sample.busy_ns // max(1, sample.completed))
         target_ns = target_latency_ns(self.settings.slots, self.settings.engines, service_ns)
-        self.control = self.control.sample(sample, now_ns, bool(self.waiting), target_ns)
+        waiters = self.bulk.waiting or self.background.waiting or self._urgent.size > 0 or self._critical.size > 0
+        self.control = self.control.sample(sample, now_ns, waiters, target_ns)
+        self._apply_rate()
         leased = self.general_counted + self.reserve_counted + self.book.taken
         self._over_occupied = self._over_occupied + 1 if sample.occupancy > leased + _SLACK_SLOTS else 0
 
@@ -267,11 +278,9 @@ class PoolScheduler:
 
     def reopen(self, settings: PoolSettings) -> None:
         """The device is back, or is not what it was. What holders may still have of before is counted until it ends."""
-        self.settings = settings
-        self.lease_ns = lease_ns(settings)
         self.up = True
         self.control = self.control.opened()
-        self.book.slots = settings.critical_slots
+        self._apply(settings)
 
     def shut(self) -> None:
         """The device has gone."""
@@ -369,8 +378,7 @@ class PoolScheduler:
         if not self.up:
             return
         learning = self.learning(now_ns)
-        most_ns = self.settings.horizon_ns * self.rate_ns_s // NS_PER_S
-        while self.outstanding_ns < most_ns:
+        while self.outstanding_ns < self._most_outstanding_ns:
             flow, due = self._next(now_ns, learning=learning)
             if flow is None:
                 return
@@ -380,15 +388,14 @@ class PoolScheduler:
 
     def _next(self, now_ns: int, *, learning: bool) -> tuple[Flow | None, bool]:
         """Whose turn it is, and whether because its reservation is due."""
-        critical = self._critical.head()
+        critical = self._critical.head() if self._critical.size else None
         if critical is not None and not self._has_room(critical, learning):
             critical = None
-        reserve_ns = self.settings.horizon_ns * self.book.rate_permille // PERMILLE
-        if critical is not None and self.critical_outstanding_ns < reserve_ns:
+        if critical is not None and self.critical_outstanding_ns < self._most_critical_ns:
             return critical, False
         if learning:
             return None, False
-        due = self._reservations.head()
+        due = self._reservations.head() if self._reservations.size else None
         if due is not None and due.reservation_tag_ns <= now_ns:
             return due, True
         for queue in self._queues:
@@ -397,9 +404,7 @@ class PoolScheduler:
         return critical or self._urgent.head() or self.bulk.head() or self.background.head(), False
 
     def _grant(self, flow: Flow, now_ns: int, *, due: bool) -> None:
-        settings = self.settings
-        critical = flow.service_class is ServiceClass.CRITICAL
-        most_ns = (settings.critical_lease_ns if critical else self.lease_ns) * settings.engines
+        most_ns = self._critical_cost_ns if flow.service_class is ServiceClass.CRITICAL else self.lease_cost_ns
         cost_ns = max(1, min(most_ns, flow.demand_ns - flow.granted_ns + flow.used_ns))
         self._outstanding(flow, flow.granted_ns + cost_ns, flow.used_ns)
         if flow.entry is None:
@@ -416,7 +421,7 @@ class PoolScheduler:
         if flow.reservation_entry is not None or flow.entry is None or flow.cap_ns_s or not flow.backlogged:
             self._unqueue(flow)
             self._requeue(flow, now_ns)
-        self._touched[flow.name] = flow
+        self._touched.setdefault(flow, False)
 
     def _note_service(self, flow: Flow, cost_ns: int, now_ns: int) -> None:
         flow.grants += 1
@@ -461,10 +466,7 @@ class PoolScheduler:
                 self._count(flow, flow.counted, reserve)
                 return True
         window = min(self.window_of(flow), self.general_free)
-        if (
-            window < min(self.settings.least_window, self.window_of(flow))
-            and flow.service_class is not ServiceClass.CRITICAL
-        ):
+        if window < self.settings.least_window and flow.service_class is not ServiceClass.CRITICAL:
             self._reclaim()
             return False
         if window <= 0:
@@ -475,16 +477,16 @@ class PoolScheduler:
 
     def _reclaim(self) -> None:
         """Somebody's turn has come and there is no room: windows shrink to their shares, those without work end."""
-        promised = sum(max(0, flow.counted - flow.window) for flow in self.flows.values())
+        promised = sum(flow.counted - flow.window for flow in self._holders)
         if self.general_free + promised >= self.settings.least_window:
             return
-        for flow in list(self.flows.values()):
+        for flow in self._holders:
             if not flow.window:
                 continue
             target = self.window_of(flow) if flow.unused_ns else 0
             if target < flow.window:
                 self._set_window(flow, target, flow.reserve_window)
-                self._touched[flow.name] = flow
+                self._touched.setdefault(flow, False)
 
     def _grow(self, flow: Flow) -> None:
         """Let a holder have what its share is worth, as far as there is room."""
@@ -504,6 +506,10 @@ class PoolScheduler:
         self.general_counted += counted - flow.counted
         self.reserve_counted += reserve_counted - flow.reserve_counted
         flow.counted, flow.reserve_counted = counted, reserve_counted
+        if counted or reserve_counted:
+            self._holders[flow] = None
+        else:
+            self._holders.pop(flow, None)
 
     # Leases
 
@@ -564,7 +570,7 @@ class PoolScheduler:
 
     def lease_life_ns(self, flow: Flow) -> int:
         """How long after now the flow's lease must be taken to be in use; see `leases`."""
-        return life_ns(self._ttl_ns(flow), self.settings.clock_ppm, self.settings.drain_ns)
+        return self._critical_life_ns if flow.service_class is ServiceClass.CRITICAL else self._life_ns
 
     def _ttl_ns(self, flow: Flow) -> int:
         critical = flow.service_class is ServiceClass.CRITICAL
@@ -596,13 +602,13 @@ class PoolScheduler:
 
     # Effects
 
-    def effects(self, asked: frozenset[str], now_ns: int) -> Iterator[Effect]:
-        """What holders must be told; `asked` are the flows of the report that is being answered."""
+    def effects(self, now_ns: int) -> Iterator[Effect]:
+        """What holders must be told: of leases those that have one, of their outlook those that asked."""
         touched, self._touched = self._touched, {}
-        for flow in touched.values():
+        for flow, asked in touched.items():
             if flow.lease:
                 yield Granted(flow.host, self._lease(flow))
-            if flow.name in asked and flow.demand_ns:
+            if asked and flow.demand_ns:
                 if flow.backlogged and not flow.unused_ns:
                     yield Withheld(flow.host, flow.name, self.settings.pool, self._why(flow, now_ns), self._tick_ns)
                 yield Outlook(flow.host, flow.name, self.settings.pool, self.wait_ns(flow), self.share_ns_s(flow))
