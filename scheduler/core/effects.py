@@ -1,4 +1,7 @@
-"""What the scheduler wants done. A shell carries effects to where they belong; it decides nothing."""
+"""What the scheduler wants done. A shell carries effects to where they belong; it decides nothing.
+
+Not frozen, though nobody changes them: they are made for every grant, and a frozen one takes three times as long.
+"""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -27,7 +30,7 @@ class Reason(Enum):
     NO_CAPACITY = "no-capacity"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lease:
     """The right to keep `window` descriptors in flight, until the flow's `used_ns` reaches `budget_until_ns`.
 
@@ -46,7 +49,7 @@ class Lease:
     ttl_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Granted:
     """Tell `host` of a lease, or of more budget, another window or a longer life for the one it has."""
 
@@ -54,7 +57,7 @@ class Granted:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Withheld:
     """A flow that asked gets nothing now; it works without the device and asks again in `retry_ns`."""
 
@@ -65,7 +68,7 @@ class Withheld:
     retry_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outlook:
     """What a flow may expect: how long until its next grant, and its share of the pool's work. The split needs both."""
 
@@ -76,7 +79,7 @@ class Outlook:
     share_ns_s: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fenced:
     """What a host said, or holds, is void: it must not submit under it."""
 
@@ -86,7 +89,7 @@ class Fenced:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TicketGranted:
     """The guest may be stopped within the lease's life: slots are set aside, nothing need be asked again.
 
@@ -99,7 +102,7 @@ class TicketGranted:
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TicketDenied:
     """The guest must go on running; ask again in `retry_ns`."""
 
@@ -111,7 +114,7 @@ class TicketDenied:
     retry_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Backpressure:
     """How long a BULK batch waits for a pool. Migrations slow down, admission stops while it is over two leases."""
 
@@ -121,14 +124,14 @@ class Backpressure:
     stop_admission: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EpochBegan:
     """Keep this number where a restart finds it, before anything is granted under it."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Alarm:
     """Somebody should look: more in the device than was leased, a device that does not answer, ..."""
 

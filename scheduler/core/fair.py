@@ -9,6 +9,9 @@ between two flows i and j of one tenant and class, both backlogged over an inter
 
     | W_i / w_i - W_j / w_j |  <=  l_i / w_i + l_j / w_j
 
+Grants that are made for another reason (a reservation, a deadline) are paid here too, but V is moved by no one who
+has somebody before it: or who comes next would start behind all that wait.
+
 whatever rate the device has meanwhile, which is why this and not WFQ: V needs no estimate of capacity. A tenant's flows
 share what the tenant gets, so a hundred flows for one gain nothing.
 
@@ -156,17 +159,18 @@ class FairQueue:
         that is served by another queue pays here, where it would have waited."""
         tenant = flow.tenant
         if flow.entry is None:
-            flow.finish = self.start_tag(tenant.virtual, flow.finish) + cost_ns * SCALE // flow.weight
-        else:
-            tenant.virtual = max(tenant.virtual, flow.start)
-            flow.start = flow.finish = flow.start + cost_ns * SCALE // flow.weight
-            flow.entry = tenant.flows.move(flow.entry, flow.start)
+            flow.start = self.start_tag(tenant.virtual, flow.finish)
         if tenant.entry is None:
-            tenant.finish = self.start_tag(self.virtual, tenant.finish) + cost_ns * SCALE // tenant.weight
-        else:
-            if flow.entry is not None:
-                self.virtual = max(self.virtual, tenant.start)
-            tenant.start = tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight
+            tenant.start = self.start_tag(self.virtual, tenant.finish)
+        if tenant.flows.head() in (flow, None) and flow.start > tenant.virtual:
+            tenant.virtual = flow.start
+        if self._tenants.head() in (tenant, None) and tenant.start > self.virtual:
+            self.virtual = tenant.start
+        flow.start = flow.finish = flow.start + cost_ns * SCALE // flow.weight
+        tenant.start = tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight
+        if flow.entry is not None:
+            flow.entry = tenant.flows.move(flow.entry, flow.start)
+        if tenant.entry is not None:
             tenant.entry = self._tenants.move(tenant.entry, tenant.start)
 
     def refund(self, flow: Flow, cost_ns: int) -> None:

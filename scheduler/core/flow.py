@@ -38,6 +38,8 @@ class Flow:
 
     #: Work that it could do beyond `used_ns` within the horizon, by its own word.
     demand_ns: int = 0
+    #: Whether its holder has said so much as where its counter stands.
+    heard: bool = False
     used_ns: int = 0
     granted_ns: int = 0
 
@@ -79,8 +81,8 @@ class Flow:
 
     @property
     def unused_ns(self) -> int:
-        """Granted and not yet done; never negative: what was done beyond a grant is paid for already."""
-        return max(0, self.granted_ns - self.used_ns)
+        """Granted and not yet done; never negative: what is done beyond a grant counts as granted."""
+        return self.granted_ns - self.used_ns
 
     @property
     def backlogged(self) -> bool:

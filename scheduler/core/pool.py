@@ -36,7 +36,7 @@ from scheduler.core.effects import (
     Withheld,
 )
 from scheduler.core.events import DeviceSample, FlowOpened, FlowReport, PoolSettings, TicketRequested
-from scheduler.core.fair import FairQueue, TaggedHeap, Tenant
+from scheduler.core.fair import SCALE, FairQueue, TaggedHeap, Tenant
 from scheduler.core.floors import Floors
 from scheduler.core.flow import Flow
 from scheduler.core.leases import life_ns
@@ -165,7 +165,7 @@ class PoolScheduler:
         tenant = flow.tenant
         weights = flow.queue.active_weight + (0 if tenant.active_weight else tenant.weight)
         own = tenant.active_weight + (0 if flow.active else flow.weight)
-        share = self.rate_ns_s * tenant.weight * flow.weight // max(1, weights * own)
+        share = self.rate_ns_s * tenant.weight * flow.weight // (weights * own)
         if flow.queue is self.background and self.bulk.active_weight:
             share = share * self.settings.background_floor // PERMILLE
         return share
@@ -223,8 +223,8 @@ class PoolScheduler:
         if flow is None:
             return Reason.UNKNOWN_FLOW
         if report.used_ns > flow.used_ns:
-            self.counts.used_ns += report.used_ns - flow.used_ns
-            self._outstanding(flow, flow.granted_ns, report.used_ns)
+            self._done(flow, report.used_ns, now_ns)
+        flow.heard = True
         flow.demand_ns = max(0, report.demand_ns)
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
         void = self._acknowledge(flow, report) if report.lease else None
@@ -248,7 +248,6 @@ class PoolScheduler:
         if not flow.lease and report.window > 0 and not report.released:
             if self.general_counted + report.window > self.usable_slots:
                 return Reason.STALE_LEASE
-            flow.used_ns = flow.granted_ns = max(flow.used_ns, report.used_ns)
             self._set_window(flow, report.window, 0)
             self._count(flow, report.window, 0)
         return self.report(_without_lease(report, flow.lease), now_ns)
@@ -405,7 +404,8 @@ class PoolScheduler:
 
     def _grant(self, flow: Flow, now_ns: int, *, due: bool) -> None:
         most_ns = self._critical_cost_ns if flow.service_class is ServiceClass.CRITICAL else self.lease_cost_ns
-        cost_ns = max(1, min(most_ns, flow.demand_ns - flow.granted_ns + flow.used_ns))
+        # Above zero: it is backlogged.
+        cost_ns = min(most_ns, flow.demand_ns - flow.granted_ns + flow.used_ns)
         self._outstanding(flow, flow.granted_ns + cost_ns, flow.used_ns)
         if flow.entry is None:
             flow.boost_ns -= cost_ns
@@ -454,7 +454,7 @@ class PoolScheduler:
 
     def window_of(self, flow: Flow) -> int:
         """The window that a flow's share is worth."""
-        worth = self.usable_slots * self.share_ns_s(flow) // max(1, self.rate_ns_s)
+        worth = self.usable_slots * self.share_ns_s(flow) // self.rate_ns_s
         return max(self.settings.least_window, min(worth, self.usable_slots))
 
     def _make_room(self, flow: Flow, *, learning: bool) -> bool:
@@ -591,6 +591,7 @@ class PoolScheduler:
         critical = sum(flow.unused_ns for flow in self.flows.values() if flow.service_class is ServiceClass.CRITICAL)
         assert critical == self.critical_outstanding_ns, f"{name}: {critical}, {self.critical_outstanding_ns} critical"
         for flow in self.flows.values():
+            assert flow.granted_ns >= flow.used_ns, f"{name}: {flow.name} did {flow.used_ns} of {flow.granted_ns}"
             queued = sum(entry is not None for entry in (flow.entry, flow.urgent_entry, flow.cap_entry))
             assert queued == flow.backlogged, f"{name}: {flow.name} in {queued} queues, backlogged: {flow.backlogged}"
             assert flow.window <= flow.counted, f"{name}: {flow.name} may use {flow.window}, {flow.counted} counted"
@@ -605,13 +606,14 @@ class PoolScheduler:
     def effects(self, now_ns: int) -> Iterator[Effect]:
         """What holders must be told: of leases those that have one, of their outlook those that asked."""
         touched, self._touched = self._touched, {}
+        pool = self.settings.pool
         for flow, asked in touched.items():
             if flow.lease:
                 yield Granted(flow.host, self._lease(flow))
             if asked and flow.demand_ns:
-                if flow.backlogged and not flow.unused_ns:
-                    yield Withheld(flow.host, flow.name, self.settings.pool, self._why(flow, now_ns), self._tick_ns)
-                yield Outlook(flow.host, flow.name, self.settings.pool, self.wait_ns(flow), self.share_ns_s(flow))
+                if flow.granted_ns <= flow.used_ns:
+                    yield Withheld(flow.host, flow.name, pool, self._why(flow, now_ns), self._tick_ns)
+                yield Outlook(flow.host, flow.name, pool, self.wait_ns(flow), self.share_ns_s(flow))
 
     def fence_all(self, reason: Reason) -> Iterator[Fenced]:
         """The device has gone: every lease is void."""
@@ -635,15 +637,13 @@ class PoolScheduler:
 
     def wait_ns(self, flow: Flow) -> int:
         """How long until a flow's next grant, by its tags: none while it has something left."""
-        if flow.unused_ns or flow.entry is None:
+        if flow.granted_ns > flow.used_ns or flow.entry is None:
             return 0
-        queue = flow.queue
-        weights = max(1, queue.active_weight)
-        ahead = max(0, flow.tenant.start - queue.virtual) * weights
-        own = max(0, flow.start - flow.tenant.virtual) * max(1, flow.tenant.active_weight)
-        ahead += own * weights // flow.tenant.weight
-        pending_ns = self.outstanding_ns * NS_PER_S // max(1, self.rate_ns_s)
-        return (ahead >> 20) * NS_PER_S // max(1, self.rate_ns_s) + pending_ns
+        queue, tenant = flow.queue, flow.tenant
+        # Who is queued is active, and never before V by more than was given back.
+        own = (flow.start - tenant.virtual) * tenant.active_weight // tenant.weight
+        ahead = (tenant.start - queue.virtual + own) * queue.active_weight // SCALE
+        return max(0, ahead + self.outstanding_ns) * NS_PER_S // self.rate_ns_s
 
     @property
     def _tick_ns(self) -> int:
@@ -759,10 +759,24 @@ class PoolScheduler:
 
     # Work
 
+    def _done(self, flow: Flow, used_ns: int, now_ns: int) -> None:
+        """Work was done; what nobody granted is paid for as if it had been."""
+        if not flow.heard:
+            # Where its counter stands when it is first heard of is no work of ours.
+            flow.granted_ns += used_ns - flow.used_ns
+            flow.used_ns = used_ns
+            return
+        self.counts.used_ns += used_ns - flow.used_ns
+        overrun_ns = used_ns - flow.granted_ns
+        self._outstanding(flow, max(used_ns, flow.granted_ns), used_ns)
+        if overrun_ns > 0:
+            flow.queue.charge(flow, overrun_ns)
+            if flow.cap_ns_s:
+                charge_cap(flow, overrun_ns, now_ns)
+
     def _outstanding(self, flow: Flow, granted_ns: int, used_ns: int) -> None:
-        before = flow.unused_ns
+        change = granted_ns - used_ns - flow.granted_ns + flow.used_ns
         flow.granted_ns, flow.used_ns = granted_ns, used_ns
-        change = flow.unused_ns - before
         self.outstanding_ns += change
         if flow.service_class is ServiceClass.CRITICAL:
             self.critical_outstanding_ns += change
