@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pipeline.codecs.codec import CodecId
-from pipeline.codecs.table import codec_for
 from pipeline.errors import LinkError
 from pipeline.image_channels import ImageChannelSource, ImageSink
 from pipeline.jobs import ImageSinkJob, ImageSourceJob, Job, MultifdSinkJob, MultifdSourceJob
 from pipeline.memory.image_extents import ExtentDigest
 from pipeline.memory.image_source import ImageSource
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
+from pipeline.offload import Offload
+from pipeline.offloaded import offloaded_codec, offloaded_scan
 from pipeline.qemu.destination_socket import connect_destination
 from pipeline.qemu.multifd import PAGES_PER_PACKET
 from pipeline.qemu.multifd_sink import MultifdSink
@@ -111,8 +112,7 @@ def _held(channel: Channel, end: Abortable) -> Channel:
 
 def _run_multifd_source(channel: Channel, job: MultifdSourceJob, qemu: SocketTransport) -> None:
     link = _sender(channel, job.terms, PAGES_PER_PACKET * PAGE_BYTES)
-    codec = codec_for(job.terms.codec, job.terms.level)
-    shard = ShardSender(link, codec, channel.counters)
+    shard = _shard(channel, job.terms, link, job.offload)
     MultifdSource(qemu, shard, bytes.fromhex(job.init)).run()
 
 
@@ -123,7 +123,7 @@ def _run_multifd_sink(channel: Channel, job: MultifdSinkJob, sock: socket.socket
         return connect_destination(Path(job.qemu_socket), "the destination QEMU's multifd channel")
 
     sink = MultifdSink(connect, terms.channel, terms.channels, job.native_zero)
-    _receive(channel, terms, sock, channel.hold(sink))
+    _receive(channel, terms, sock, channel.hold(sink), job.offload)
 
 
 def _run_image_source(channel: Channel, job: ImageSourceJob) -> None:
@@ -132,13 +132,13 @@ def _run_image_source(channel: Channel, job: ImageSourceJob) -> None:
     image = ImageSource.open(Path(job.path), size_bytes=job.size_bytes, modified_ns=job.modified_ns)
     with image:
         source = ImageChannelSource(image, job.extent_bytes, terms.channel, terms.channels)
-        source.run(ShardSender(link, codec_for(terms.codec, terms.level), channel.counters), channel.counters)
+        source.run(_shard(channel, terms, link, job.offload), channel.counters)
     channel.digests = source.digests
 
 
 def _run_image_sink(channel: Channel, job: ImageSinkJob, sock: socket.socket) -> None:
     sink = channel.hold(ImageSink(Path(job.path), job.size_bytes, job.extent_bytes, reused=job.reused))
-    _receive(channel, job.terms, sock, sink)
+    _receive(channel, job.terms, sock, sink, job.offload)
     channel.digests = sink.digests
 
 
@@ -148,8 +148,13 @@ def _sender(channel: Channel, terms: LinkTerms, packet_bytes: int) -> LinkSender
     return LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())
 
 
-def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink) -> None:
+def _shard(channel: Channel, terms: LinkTerms, link: LinkSender, offload: Offload | None) -> ShardSender:
+    codec = offloaded_codec(offload, terms.codec, terms.level)
+    return ShardSender(link, codec, channel.counters, offloaded_scan(offload))
+
+
+def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink, offload: Offload | None) -> None:
     preamble = Preamble(terms.role, terms.channel, bytes.fromhex(terms.session))
     transport, hello = accept_link(sock, preamble, terms)
-    link = LinkReceiver(channel.hold(transport), codec_for(CodecId(hello.codec)), terms.peer)
+    link = LinkReceiver(channel.hold(transport), offloaded_codec(offload, CodecId(hello.codec)), terms.peer)
     receive_all(link, sink, channel.counters)

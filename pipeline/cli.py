@@ -79,7 +79,9 @@ def demo(
     vms: Annotated[int, typer.Option(help="How many guests.")] = 2,
     memory: Annotated[str, typer.Option(help="Memory of each guest, whole MiB.")] = "256MiB",
     channels: Annotated[int, typer.Option(help="Multifd channels of each guest.")] = 4,
-    codec: Annotated[str, typer.Option(help="none, lz4, zstd or deflate.")] = "zstd",
+    codec: Annotated[
+        str | None, typer.Option(help="none, lz4, zstd or deflate; zstd, and deflate with --devices, without it.")
+    ] = None,
     level: Annotated[int | None, typer.Option(help="The codec's level; its own default without it.")] = None,
     source_qemu: Annotated[str | None, typer.Option(help="A version (7.2, 10.0) or a path.")] = None,
     destination_qemu: Annotated[str | None, typer.Option(help="A version (7.2, 10.0) or a path.")] = None,
@@ -90,6 +92,12 @@ def demo(
     dirty_rate: Annotated[str, typer.Option(help="What each guest writes per second.")] = "20MiB",
     link_rate: Annotated[
         str | None, typer.Option(help="Wire bytes per second of all guests together, e.g. 50MB; no cap without it.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Shares of the accelerators, one for each guest: 1,1,2,4.")
+    ] = None,
+    devices: Annotated[
+        Path | None, typer.Option(help="A file of accelerators that both hosts emulate (examples/devices).")
     ] = None,
     workers: WorkersOption = 2,
     output: OutputOption = Output.TABLE,
@@ -110,6 +118,8 @@ def demo(
         dirty_rate=dirty_rate,
         link_rate=link_rate,
         workers=workers,
+        weights=weights,
+        devices=devices,
     )
     from pipeline.demo.run import run_demo
     from pipeline.show import Progress, say, show_results

@@ -54,3 +54,15 @@ def decode_offload(fields: Mapping[str, Any] | None) -> Offload | None:
     if fields is None:
         return None
     return Offload(fields["table"], tuple(OffloadDevice(**device) for device in fields["devices"]))
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadCounters:
+    """What a session's work came to on one host: pages by who did them, refusals, and time spent waiting for credit."""
+
+    accelerator_pages: int = 0
+    cpu_pages: int = 0
+    busy_retries: int = 0
+    wait_ns: int = 0
+    #: The class that its leases were of while the guest ran; None: it never had one.
+    service_class: str | None = None

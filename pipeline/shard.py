@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.codecs.codec import Codec, CodecId
 from pipeline.errors import KuakaError, LinkCut
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
-from pipeline.memory.scan import scan
+from pipeline.memory.scan import Scan, scan
 from pipeline.wire.frames import FrameKind
 from pipeline.wire.links import LinkReceiver, LinkSender
 
@@ -69,8 +69,9 @@ class Sink(Protocol):
 class ShardSender:
     """The sending half of one channel."""
 
-    def __init__(self, link: LinkSender, codec: Codec, counters: ShardCounters) -> None:
+    def __init__(self, link: LinkSender, codec: Codec, counters: ShardCounters, scan_pages: Scan = scan) -> None:
         self.link = link
+        self._scan = scan_pages
         self._codec = codec
         self._codec_name = codec.codec_id.name.lower()
         self._counters = counters
@@ -86,7 +87,7 @@ class ShardSender:
     ) -> int:
         """Send pages of one block: `pages` is (n, 512) words with its (n,) numbers; `announced_zero` are pages that the
         source itself found to be zero. Returns their frame's checksum. Raises `LinkError`."""
-        kinds, fill_words = scan(pages) if len(pages) else (np.empty(0, dtype=np.uint8), _NO_WORDS)
+        kinds, fill_words = self._scan(pages) if len(pages) else (np.empty(0, dtype=np.uint8), _NO_WORDS)
         normal = self._normal(pages, kinds)
         counters = self._counters
         if announced_zero is not None and len(announced_zero):

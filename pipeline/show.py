@@ -95,7 +95,9 @@ def _table(finished: FinishedRun, columns: int) -> Table:
     count = len(finished.results)
     title = f"{count} {'migration' if count == 1 else 'migrations'} in {finished.wall_s:.1f} s"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown = [column for column in _COLUMNS if column.always or columns >= _WIDE_COLUMNS]
+    shared = any(result.service_class is not None for result in finished.results)
+    every = _COLUMNS + (_DEVICE_COLUMNS if shared else ())
+    shown = [column for column in every if column.always or columns >= _WIDE_COLUMNS]
     for column in shown:
         # Names may be long: only they are broken, over several lines.
         table.add_column(column.heading, justify=column.justify, no_wrap=column.heading != "VM", overflow="fold")
@@ -134,4 +136,11 @@ _COLUMNS = (
     _Column("raw", lambda result: _mebibytes(result.raw_bytes)),
     _Column("wire", lambda result: _mebibytes(result.wire_bytes)),
     _Column("codec", _codecs, "left", always=False),
+)
+#: Where accelerators are shared.
+_DEVICE_COLUMNS = (
+    _Column("device", lambda result: str(result.accelerator_pages)),
+    _Column("CPU", lambda result: str(result.cpu_pages)),
+    _Column("busy", lambda result: str(result.busy_retries), always=False),
+    _Column("wait", lambda result: _milliseconds(result.wait_ms), always=False),
 )

@@ -31,7 +31,7 @@ from scheduler.core.effects import (
     TicketGranted,
 )
 from scheduler.core.events import DeviceSample, PoolSettings
-from scheduler.core.units import Phase
+from scheduler.core.units import Phase, ServiceClass
 from scheduler.credit import boottime_ns
 from scheduler.credit_table import CreditError, CreditTable
 from scheduler.flow_split import PathTerms
@@ -168,9 +168,14 @@ class SchedulerClient:
         if (state := self._flows.get((flow, pool))) is not None:
             state.split.terms = terms
 
+    def service_class(self, flow: str, pool: str) -> ServiceClass | None:
+        """The class of the lease that a flow has now."""
+        state = self._flows.get((flow, pool))
+        return None if state is None or state.held is None else state.held.lease.service_class
+
     def counters(self) -> dict[FlowKey, FlowCounters]:
         """What the workers of each open flow have done so far, as of the last tick."""
-        return {key: state.sub_leases.totals() for key, state in self._flows.items()}
+        return {key: state.sub_leases.totals for key, state in self._flows.items()}
 
     async def tick(self, samples: Iterable[DeviceSample] = (), host_busy_permille: int = 0) -> None:
         """One round. Takes as long as the call, at most `CALL_TIMEOUT_NS`."""
@@ -189,14 +194,16 @@ class SchedulerClient:
             return
         self._failures = 0
         self._hear(tick, answer, now_ns)
-        self._keep_order(self._clock())
+        now_ns = self._clock()
+        for state in self._flows.values():
+            state.enforce(now_ns)
 
     def _keep_order(self, now_ns: int) -> None:
         known: dict[ProcessIdentity, bool] = {}
 
         def alive(row: WorkerRow) -> bool:
-            identity = ProcessIdentity(row.counters.pid, row.counters.started)
-            if not identity.pid:
+            identity = row.worker
+            if identity is None:
                 return True
             if identity not in known:
                 known[identity] = self._alive(identity)

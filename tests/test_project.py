@@ -25,8 +25,7 @@ RAY_SHELLS = {
     "pipeline/fleet/agent.py",
     "pipeline/fleet/cluster.py",
     "pipeline/fleet/controller.py",
-    "scheduler/client.py",
-    "scheduler/service.py",
+    "scheduler/actor.py",
 }
 
 # Imports run one way: cli -> fleet -> qemu, memory.image -> shard -> wire, codecs, memory.

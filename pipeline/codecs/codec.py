@@ -43,6 +43,21 @@ class Codec(Protocol):
     def decode(self, stream: memoryview, size_bytes: int) -> Buffer:
         """The `size_bytes` bytes that `stream` holds; raises `DecodeError` if it holds anything else."""
 
+    def decode_streams(self, streams: Sequence[memoryview], size_bytes: int) -> Sequence[Buffer]:
+        """All streams of a frame, `size_bytes` bytes each; raises `DecodeError`."""
+
+
+class OneByOne:
+    """`Codec.decode_streams` for a codec that gains nothing by seeing all of them."""
+
+    def decode(self, stream: memoryview, size_bytes: int) -> Buffer:
+        """See `Codec`."""
+        raise NotImplementedError
+
+    def decode_streams(self, streams: Sequence[memoryview], size_bytes: int) -> Sequence[Buffer]:
+        """See `Codec`."""
+        return [self.decode(stream, size_bytes) for stream in streams]
+
 
 def codec_names() -> tuple[str, ...]:
     """Names that `--codec` takes, weakest first."""

@@ -12,7 +12,7 @@ from typing import cast
 from isal import igzip_lib
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId, DecodeError, check_level
+from pipeline.codecs.codec import CodecId, DecodeError, OneByOne, check_level
 
 #: log2 of the window: 4 KiB, IAA's.
 HISTORY_BITS = 12
@@ -20,7 +20,7 @@ HISTORY_BITS = 12
 _IsalError = cast(type[Exception], igzip_lib.IsalError)
 
 
-class DeflateCodec:
+class DeflateCodec(OneByOne):
     """One raw deflate stream per batch."""
 
     codec_id = CodecId.DEFLATE

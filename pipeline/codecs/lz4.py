@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import lz4.block
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId, DecodeError, check_level
+from pipeline.codecs.codec import CodecId, DecodeError, OneByOne, check_level
 
 
-class Lz4Codec:
+class Lz4Codec(OneByOne):
     """One LZ4 block per batch."""
 
     codec_id = CodecId.LZ4

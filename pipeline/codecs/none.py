@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId, DecodeError, check_level
+from pipeline.codecs.codec import CodecId, DecodeError, OneByOne, check_level
 
 
-class NoneCodec:
+class NoneCodec(OneByOne):
     """Every batch is one raw stream."""
 
     codec_id = CodecId.NONE

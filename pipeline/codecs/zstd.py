@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import zstandard
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId, DecodeError, check_level
+from pipeline.codecs.codec import CodecId, DecodeError, OneByOne, check_level
 
 #: Level 1 with a window of 256 KiB instead of 512 KiB: 5-10 % faster on 128 pages, the hash table staying as it is, for
 #: 0.01 % more bytes of a busy guest's memory and 0.5 % of an idle one's.
@@ -20,7 +20,7 @@ _FASTEST_WINDOW_LOG = 18
 _MAX_WINDOW_BYTES = 8 << 20
 
 
-class ZstdCodec:
+class ZstdCodec(OneByOne):
     """One frame per batch, content size in its header."""
 
     codec_id = CodecId.ZSTD

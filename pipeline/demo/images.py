@@ -44,7 +44,7 @@ def run_image_demo(options: DemoOptions, say: Callable[[str], None], on_progress
         images = [_image(number, place) for number in range(1, options.vms + 1)]
         for number, image in enumerate(images, 1):
             write_image(image.source, options.guest(number))
-        spec = demo_spec(options, [_machine(image) for image in images])
+        spec = demo_spec(options, [_machine(options.weight(n), image) for n, image in enumerate(images, 1)])
         finished = run_spec(spec, address=None, workers=options.workers, on_progress=on_progress, say=say)
         by_name = {image.name: image for image in images}
         return replace(finished, results=[_compared(result, by_name[result.vm]) for result in finished.results])
@@ -63,12 +63,13 @@ def _image(number: int, place: DemoPlace) -> DemoImage:
     return DemoImage(f"demo-{number}", place.ram / f"source-{number}", place.ram / f"destination-{number}")
 
 
-def _machine(image: DemoImage) -> ImageVm:
+def _machine(weight: int, image: DemoImage) -> ImageVm:
     return ImageVm(
         name=image.name,
         kind="image",
         source=ImageSource(host=SOURCE_HOST, path=image.source),
         destination=ImageDestination(host=DESTINATION_HOST, path=image.destination),
+        weight=weight,
     )
 
 

@@ -1,17 +1,20 @@
 """What `kuaka demo` was asked for, checked before anything is started."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from pipeline.byte_amounts import parse_bytes, parse_rate, show_bytes
-from pipeline.codecs.codec import parse_codec
+from pipeline.codecs.codec import CodecId, parse_codec
 from pipeline.codecs.table import codec_for
 from pipeline.demo.guest import GuestParameters
+from pipeline.emulated_device import read_devices
 from pipeline.errors import UsageError
-from pipeline.fleet.spec import MAX_BANDWIDTH_BYTES_S, MIN_BANDWIDTH_BYTES_S
+from pipeline.fleet.spec import MAX_BANDWIDTH_BYTES_S, MAX_WEIGHT, MIN_BANDWIDTH_BYTES_S
 from pipeline.wire.handshake import MAX_CHANNELS
 
 MAX_VMS = 64
+_DEFAULT_CODEC = "zstd"
 
 ZeroPageDetection: TypeAlias = Literal["none", "legacy", "multifd"]
 
@@ -32,6 +35,10 @@ class DemoOptions:
     dirty_rate_bytes_s: int
     link_rate_bytes_s: int | None
     workers: int
+    #: One of each guest.
+    weights: tuple[int, ...] = ()
+    #: Declares the accelerators that both hosts emulate; None: they have none.
+    devices: Path | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.vms <= MAX_VMS:
@@ -39,6 +46,8 @@ class DemoOptions:
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise UsageError(f"--channels {self.channels}: give a number from 1 to {MAX_CHANNELS}")
         codec_for(parse_codec(self.codec), self.level)
+        self._check_weights()
+        self._check_devices()
         rate = self.rate_per_vm_bytes_s
         if rate is not None and not MIN_BANDWIDTH_BYTES_S <= rate <= MAX_BANDWIDTH_BYTES_S:
             least = show_bytes(MIN_BANDWIDTH_BYTES_S * self.vms)
@@ -49,6 +58,25 @@ class DemoOptions:
     def rate_per_vm_bytes_s(self) -> int | None:
         """Wire bytes per second of one guest's migration; None: no cap."""
         return None if self.link_rate_bytes_s is None else self.link_rate_bytes_s // self.vms
+
+    def weight(self, number: int) -> int:
+        """The weight of the guest of this number, from 1."""
+        return self.weights[number - 1] if self.weights else 1
+
+    def _check_weights(self) -> None:
+        if self.weights and len(self.weights) != self.vms:
+            raise UsageError(f"--weights: {len(self.weights)} weights for {self.vms} guests: give one for each")
+        if any(not 1 <= weight <= MAX_WEIGHT for weight in self.weights):
+            raise UsageError(f"--weights: each is a whole number from 1 to {MAX_WEIGHT}")
+
+    def _check_devices(self) -> None:
+        if self.devices is None:
+            if self.weights:
+                raise UsageError("--weights: there is nothing to share without --devices")
+            return
+        if parse_codec(self.codec) is not CodecId.DEFLATE:
+            raise UsageError(f"--codec {self.codec}: an accelerator makes deflate only: use --codec deflate")
+        read_devices(self.devices)
 
     def guest(self, number: int, extra_bytes: int = 0) -> GuestParameters:
         """What the guest of this number does, with so much more memory; each holds memory of its own."""
@@ -65,7 +93,7 @@ def parse_options(
     vms: int,
     memory: str,
     channels: int,
-    codec: str,
+    codec: str | None,
     level: int | None,
     source_qemu: str | None,
     destination_qemu: str | None,
@@ -74,13 +102,15 @@ def parse_options(
     dirty_rate: str,
     link_rate: str | None,
     workers: int,
+    weights: str | None = None,
+    devices: Path | None = None,
 ) -> DemoOptions:
     """The options as a user wrote them. Raises `UsageError` in one line."""
     return DemoOptions(
         vms,
         _amount("--memory", memory),
         channels,
-        codec,
+        codec or (_DEFAULT_CODEC if devices is None else CodecId.DEFLATE.name.lower()),
         level,
         source_qemu,
         destination_qemu,
@@ -89,7 +119,20 @@ def parse_options(
         _rate("--dirty-rate", dirty_rate),
         None if link_rate is None else _rate("--link-rate", link_rate),
         workers,
+        _weights(weights),
+        devices.absolute() if devices is not None else None,
     )
+
+
+def _weights(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--weights {text[:80]!r}: give whole numbers with commas between them, e.g. 1,1,2,4"
+        ) from None
 
 
 def _detection(name: str | None) -> ZeroPageDetection | None:

@@ -54,7 +54,7 @@ def run_demo(options: DemoOptions, say: Say, on_progress: OnProgress) -> Finishe
             sources[guest.name] = RunningSource(guest)
             ending.callback(sources[guest.name].end)
         wait_until_ready(list(sources.values()), say)
-        spec = demo_spec(options, [_machine(guest, options) for guest in guests])
+        spec = demo_spec(options, [_machine(n, guest, options) for n, guest in enumerate(guests, 1)])
         with watched(guests) as watching:
             finished = run_spec(spec, address=None, workers=options.workers, on_progress=on_progress, say=say)
             results = [_gone_on(result, watching) for result in finished.results]
@@ -86,7 +86,7 @@ def _guests(options: DemoOptions, place: DemoPlace, qemus: _Qemus) -> list[DemoG
     ]
 
 
-def _machine(guest: DemoGuest, options: DemoOptions) -> QemuVm:
+def _machine(number: int, guest: DemoGuest, options: DemoOptions) -> QemuVm:
     return QemuVm(
         name=guest.name,
         kind="qemu",
@@ -95,6 +95,7 @@ def _machine(guest: DemoGuest, options: DemoOptions) -> QemuVm:
             host=DESTINATION_HOST, qmp=guest.destination.qmp, prepare=guest.prepare(), cleanup=guest.cleanup()
         ),
         zero_page_detection=options.zero_page_detection,
+        weight=options.weight(number),
     )
 
 

@@ -19,7 +19,9 @@ def demo_spec(options: DemoOptions, machines: Sequence[VirtualMachine]) -> Spec:
             level=options.level,
             channels=options.channels,
             bandwidth_per_migration=options.rate_per_vm_bytes_s,
-            hosts=(HostSpec(name=SOURCE_HOST), HostSpec(name=DESTINATION_HOST)),
+            hosts=tuple(
+                HostSpec(name=name, emulated_devices=options.devices) for name in (SOURCE_HOST, DESTINATION_HOST)
+            ),
             virtual_machines=tuple(machines),
         ),
     )

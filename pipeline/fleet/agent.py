@@ -22,6 +22,7 @@ from pipeline.fleet.agent_directory import AgentDirectory
 from pipeline.fleet.directories import runtime_directory
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.host import Host
+from pipeline.fleet.host_accelerators import HostAccelerators
 from pipeline.fleet.orders import (
     Cleanup,
     DestinationOrder,
@@ -32,12 +33,13 @@ from pipeline.fleet.orders import (
     MigrationProgress,
     SourceOrder,
 )
+from pipeline.fleet.places import HostPlace
 from pipeline.fleet.spec import MAX_VIRTUAL_MACHINES
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
-from pipeline.wire.tls import TlsFiles
 from pipeline.worker import Worker
+from scheduler.actor import find_or_start, transport
 
 NAMESPACE = "kuaka"
 _MAX_PROBLEM_CHARACTERS = 200
@@ -70,9 +72,12 @@ class WorkerShell:
 class AgentShell(Host):
     """A host in its actor's process, with a directory of its own there."""
 
-    def __init__(self, name: str, address: str, tls: TlsFiles | None) -> None:
+    def __init__(self, place: HostPlace, run: str) -> None:
         self._own = AgentDirectory.create(runtime_directory())
-        super().__init__(name, address, self._own.path, tls)
+        accelerators = HostAccelerators(
+            f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start())
+        )
+        super().__init__(place.name, place.address, self._own.path, place.tls, accelerators=accelerators)
 
     async def where(self) -> str:
         """The agent's directory; from now on an absent controller ends this actor."""
@@ -102,16 +107,13 @@ class AgentHandle(HostHandle):
         self._directory = directory
 
     @classmethod
-    async def create(
-        cls, run: str, name: str, address: str, tls: TlsFiles | None, workers: int, options: dict[str, Any]
-    ) -> Self:
+    async def create(cls, run: str, place: HostPlace, workers: int, options: dict[str, Any]) -> Self:
         """Start an agent and its workers; `options` are Ray's, for where. Raises `KuakaError`, and none is left."""
         common = {**options, "num_cpus": 0, "lifetime": "detached", "namespace": NAMESPACE, "max_restarts": 0}
+        name = place.name
         agent: Any = ray.remote(AgentShell)
         worker: Any = ray.remote(WorkerShell)
-        actor = agent.options(name=f"{run}/agent/{name}", max_concurrency=_MAX_CALLS, **common).remote(
-            name, address, tls
-        )
+        actor = agent.options(name=f"{run}/agent/{name}", max_concurrency=_MAX_CALLS, **common).remote(place, run)
         shells = [worker.options(name=f"{run}/worker/{name}/{n}", **common).remote() for n in range(workers)]
         handle = cls(name, actor, shells, "")
         try:

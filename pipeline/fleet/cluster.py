@@ -11,17 +11,19 @@ import io
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
 from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill_actor
 from pipeline.fleet.owner import Owner, owner_of_run
-from pipeline.wire.tls import TlsFiles
+from pipeline.fleet.places import HostPlace
+from scheduler.actor import find_or_start
 
 #: The least that Ray takes.
 _OBJECT_STORE_BYTES = 76 << 20
@@ -33,20 +35,12 @@ _END_TIMEOUT_S = 2.0
 #: Part of the path of every program that becomes a Ray process.
 _RAY_WORKERS = "/ray/_private/workers/"
 _REACH_TIMEOUT_S = 5.0
+#: A scheduler that has to be started is there within this time.
+_SCHEDULER_TIMEOUT_S = 15.0
 _LAST_PORT = 65_535
 _REPLACE_TIMEOUT_S = 10.0
 #: A fraction of `host.ORPHAN_S`.
 _ALIVE_PERIOD_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostPlace:
-    """A host of the spec: its name, the address for links, and the Ray node it is (None: this one)."""
-
-    name: str
-    address: str
-    node: str | None
-    tls: TlsFiles | None
 
 
 class _Silence(io.TextIOBase):
@@ -91,10 +85,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 
 async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[str, AgentHandle]:
     """An agent with its warm workers for every host. Raises `KuakaError`; what was started is ended then."""
-    creating = [
-        asyncio.create_task(AgentHandle.create(run, place.name, place.address, place.tls, workers, _placement(place)))
-        for place in places
-    ]
+    creating = [asyncio.create_task(AgentHandle.create(run, place, workers, _placement(place))) for place in places]
     try:
         handles = await asyncio.gather(*creating)
     except BaseException:
@@ -102,6 +93,17 @@ async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[
         await end_agents([handle for handle in done if isinstance(handle, AgentHandle)])
         raise
     return {handle.name: handle for handle in handles}
+
+
+async def share_accelerators(tenant: str, weight: int | None) -> None:
+    """Let the cluster's scheduler know of a run, whose agents will ask it, or (None) that it is over.
+
+    It is one actor for all runs and stays when they end. Without it the CPU does the work, so nothing is raised.
+    """
+    with contextlib.suppress(RayError, TimeoutError):
+        actor = find_or_start()
+        call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
+        await asyncio.wait_for(call, _END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S)
 
 
 async def end_agents(handles: list[AgentHandle], *, kill: bool = True) -> None:
@@ -116,7 +118,8 @@ async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, Agen
     """
     answers = await asyncio.gather(*(_answers(handle) for handle in handles.values()))
     alive = {name: handle for (name, handle), answer in zip(handles.items(), answers, strict=True) if answer}
-    dead = [place for place in places if place.name not in alive]
+    # They move nothing, so they have no use for accelerators.
+    dead = [replace(place, devices=None) for place in places if place.name not in alive]
     await end_agents([handles[place.name] for place in dead])
     try:
         async with asyncio.timeout(_REPLACE_TIMEOUT_S):

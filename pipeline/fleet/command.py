@@ -17,6 +17,7 @@ from pipeline.fleet.directories import state_directory
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import to_its_end
 from pipeline.fleet.owner import Owner, is_alive, run_name, this_process
+from pipeline.fleet.places import HostPlace
 from pipeline.fleet.ray_environment import prepare_environment
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import FleetRun, OnProgress
@@ -26,10 +27,11 @@ from pipeline.wire.tls import TlsFiles
 
 if TYPE_CHECKING:
     from pipeline.fleet.agent import AgentHandle
-    from pipeline.fleet.cluster import HostPlace
 
 #: Worker processes per host unless asked otherwise.
 DEFAULT_WORKERS = 2
+#: Of a run among the runs that share accelerators.
+_TENANT_WEIGHT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,18 @@ class _Command:
     before: Callable[[], None]
 
     async def run(self) -> FinishedRun:
-        from pipeline.fleet.cluster import HostPlace, end_agents, end_dead_runs, keep_alive, start_agents
+        from pipeline.fleet.cluster import end_agents, end_dead_runs, keep_alive, share_accelerators, start_agents
 
         with _cancelled_by_signals():
             self.say("starting agents and workers")
-            places = [HostPlace(host.name, host.address, host.node, tls) for host, tls in _hosts(self.spec)]
+            places = [
+                HostPlace(host.name, host.address, host.node, tls, host.emulated_devices)
+                for host, tls in _hosts(self.spec)
+            ]
             end_dead_runs(self.owner, is_alive)
+            shared = any(place.devices is not None for place in places)
+            if shared:
+                await share_accelerators(run_name(self.owner), _TENANT_WEIGHT)
             hosts = await start_agents(run_name(self.owner), places, self.workers)
             alive = asyncio.create_task(keep_alive(hosts.values()))
             run: FleetRun | None = None
@@ -94,6 +102,8 @@ class _Command:
                 return finished
             finally:
                 alive.cancel()
+                if shared:
+                    await share_accelerators(run_name(self.owner), None)
                 if run is None or not run.abandoned:
                     await to_its_end(end_agents(list(hosts.values()), kill=run is None or not run.cluster_lost))
 

@@ -13,12 +13,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, MigrationError, SpecError, UsageError
 from pipeline.fleet.commands import run_command
+from pipeline.fleet.host_accelerators import HostAccelerators
 from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
     Cleanup,
@@ -34,6 +35,7 @@ from pipeline.fleet.orders import (
 from pipeline.fleet.session_directories import SessionDirectories, uid_of
 from pipeline.fleet.session_end import session_end
 from pipeline.memory.image_source import ImageFacts
+from pipeline.offload import OffloadCounters
 from pipeline.qemu.destination_gateway import DestinationGateway
 from pipeline.qemu.destination_vm import DestinationVm, refuse_occupied, remove_destination
 from pipeline.qemu.qmp import QemuFacts, is_there
@@ -46,6 +48,7 @@ from pipeline.wire.opening import LinkTerms, refuse_link
 from pipeline.wire.port import LinkPort
 from pipeline.wire.tls import TlsFiles, server_context
 from pipeline.worker_pool import WorkerPool
+from scheduler.core.units import Phase
 
 #: A controller asks for progress several times a second; silence this long means that it has gone.
 ORPHAN_S = 15.0
@@ -89,6 +92,7 @@ class Host:
         directory: Path,
         tls: TlsFiles | None,
         clock: Callable[[], float] = time.monotonic,
+        accelerators: HostAccelerators | None = None,
     ) -> None:
         """`address` is where links arrive; `directory` is this host's own for sockets, 0700."""
         self.name = name
@@ -102,6 +106,7 @@ class Host:
         self._port: LinkPort | None = None
         self._last_asked = clock()
         self._images = ImageTransfers(self._link_terms)
+        self._accelerators = accelerators or HostAccelerators(name, directory, None)
 
     async def start(self, worker_sockets: Sequence[str]) -> None:
         """Connect to the workers and listen for links. Raises `KuakaError`, also for TLS files that do not work."""
@@ -110,6 +115,7 @@ class Host:
         controls = [await asyncio.to_thread(ControlChannel.connect, Path(path)) for path in worker_sockets]
         self._pool = WorkerPool(controls)
         self._images.use(self._pool)
+        await self._accelerators.start(len(controls))
         self._port = LinkPort(self._address, 0, self._route)
 
     async def clock_ns(self) -> int:
@@ -131,6 +137,7 @@ class Host:
         if destination.preparing.cancelled():
             raise MigrationError(f"{order.vm}: the destination was removed while it was being prepared")
         facts = destination.preparing.result()
+        self._equip(order.vm, order.terms, Phase.PRECOPY, sending=False)
         destination.gateway = DestinationGateway(
             incoming, self._link_terms(order.terms, "", 0), session, self._pool, native_zero=facts.native_zero_pages
         )
@@ -152,7 +159,8 @@ class Host:
     async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
         """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
         self._last_asked = self._clock()
-        source = _Source(SourceVm(vm, Path(qmp)), Session(session_id, self._pool.abort))
+        source_vm = SourceVm(vm, Path(qmp), lambda: self._accelerators.stopped(session_id))
+        source = _Source(source_vm, Session(session_id, self._pool.abort))
         self._sources[session_id] = source
         try:
             facts = await source.vm.connect()
@@ -176,6 +184,7 @@ class Host:
         settings = SourceSettings(order.terms.channels, order.terms.downtime_limit_ms, order.zero_page_detection)
         await source.vm.configure(settings, facts)
         directory = self._directories.make(order.terms.session, order.socket_user)
+        self._equip(order.vm, order.terms, Phase.PRECOPY, sending=True)
         source.gateway = SourceGateway(
             directory / "outgoing",
             self._link_terms(order.terms, order.address, order.port),
@@ -206,7 +215,10 @@ class Host:
         for session_id in session_ids:
             if (source := self._sources.get(session_id)) is not None:
                 progress[session_id] = MigrationProgress(
-                    source.session.totals(), source.session.error, source.ram_bytes
+                    source.session.totals(),
+                    source.session.error,
+                    source.ram_bytes,
+                    offload=self._accelerators.counters(session_id),
                 )
             elif (destination := self._destinations.get(session_id)) is not None:
                 session = destination.session
@@ -251,7 +263,8 @@ class Host:
         await self._settle(source.session, source.gateway)
         await source.vm.disconnect()
         self._remove_directory(session_id)
-        return MigrationProgress(source.session.totals(), source.session.error)
+        offload = await self._strip(session_id)
+        return MigrationProgress(source.session.totals(), source.session.error, offload=offload)
 
     async def finish_destination(self, session_id: str) -> MigrationProgress:
         """Forget a destination without touching its guest; the final counters."""
@@ -261,6 +274,7 @@ class Host:
         await self._settle(destination.session, destination.gateway)
         await destination.vm.disconnect()
         self._remove_directory(session_id)
+        await self._strip(session_id)
         return MigrationProgress(destination.session.totals(), destination.session.error)
 
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
@@ -277,6 +291,7 @@ class Host:
             destination.session.fail("the destination is being cleaned up")
             await self._settle(destination.session, destination.gateway)
             await destination.vm.disconnect()
+        await self._strip(cleanup.session)
         if destination is not None and not destination.prepared and not destination.accepted:
             self._remove_directory(cleanup.session)
             return
@@ -301,26 +316,30 @@ class Host:
         self._last_asked = self._clock()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
+        self._equip(order.vm, order.terms, Phase.BACKGROUND, sending=False)
         await self._images.prepare(order)
         return self._address, self._port.port
 
     async def start_image(self, order: ImageSourceOrder) -> None:
         """Start sending an image."""
+        self._equip(order.vm, order.terms, Phase.BACKGROUND, sending=True)
         await self._images.start(order)
 
     async def await_image(self, session_id: str) -> ImageOutcome:
         """Wait until an image was sent and acknowledged. Raises `MigrationError`."""
         outcome = await self._images.outcome(session_id)
         self._images.finish(session_id)
-        return outcome
+        return replace(outcome, offload=await self._strip(session_id))
 
     async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
         """Give a received image its name. Raises `KuakaError`, and it has none."""
+        await self._strip(session_id)
         await self._images.commit(session_id, digest, mode)
 
     async def abort_image(self, session_id: str) -> None:
         """Cut an image's session here and remove what is half-written."""
         await self._images.abort(session_id)
+        await self._strip(session_id)
 
     async def remove_partial(self, path: str, session_id: str) -> None:
         """Remove what a dead command left of an image."""
@@ -362,6 +381,7 @@ class Host:
         if self._port is not None:
             self._port.close()
         self._pool.close()
+        await self._accelerators.stop()
 
     def _route(self, sock: socket.socket, preamble: Preamble) -> None:
         if self._images.route(sock, preamble):
@@ -410,6 +430,14 @@ class Host:
             port,
             terms.rate_bytes_s,
         )
+
+    def _equip(self, vm: str, terms: TransferTerms, phase: Phase, *, sending: bool) -> None:
+        if (offload := self._accelerators.open(vm, terms, phase, sending=sending)) is not None:
+            self._pool.equip(terms.session, offload)
+
+    async def _strip(self, session_id: str) -> OffloadCounters | None:
+        self._pool.strip(session_id)
+        return await self._accelerators.close(session_id)
 
     def _remove_directory(self, session_id: str) -> None:
         if session_id not in self._sources and session_id not in self._destinations:

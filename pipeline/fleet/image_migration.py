@@ -11,7 +11,7 @@ from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.migration import cancellation, to_its_end
 from pipeline.fleet.orders import ImageOutcome, ImageSourceOrder, ImageTargetOrder, TransferTerms
 from pipeline.fleet.recorder import Recorder
-from pipeline.fleet.results import MigrationResult, Status
+from pipeline.fleet.results import MigrationResult, Status, with_offload
 from pipeline.image_channels import extent_bytes_of
 from pipeline.memory.image_source import ImageFacts
 from pipeline.memory.pages import PAGE_BYTES
@@ -89,7 +89,7 @@ class ImageMigration:
         except KuakaError as error:
             return await self._undo(error, Status.FAILED)
         counters = outcome.counters
-        return MigrationResult(
+        result = MigrationResult(
             self.vm,
             self.kind,
             Status.COMPLETED,
@@ -102,6 +102,7 @@ class ImageMigration:
             wire_bytes=counters.wire_bytes,
             codec_pages=counters.codec_pages,
         )
+        return with_offload(result, outcome.offload)
 
     async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
         reasons = [str(error)]

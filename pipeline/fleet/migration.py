@@ -28,7 +28,7 @@ from pipeline.fleet.orders import (
     cleanup_of,
 )
 from pipeline.fleet.recorder import Recorder
-from pipeline.fleet.results import MigrationResult, Status
+from pipeline.fleet.results import MigrationResult, Status, with_offload
 from pipeline.fleet.spec import Command
 from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
@@ -118,15 +118,15 @@ class GuestMigration:
         except KuakaError as error:
             return await self._undo(error, Status.FAILED)
         # The guest has moved: whatever fails from here on, it costs figures and nothing else.
-        counters, downtime_ms = ShardCounters(), None
+        final, downtime_ms = MigrationProgress(ShardCounters(), None), None
         with contextlib.suppress(KuakaError):
             if resumed_ns is not None and outcome.stopped_ns is not None:
                 downtime_ms = (resumed_ns - await self._clock_skew_ns() - outcome.stopped_ns) / 1e6
         with contextlib.suppress(KuakaError):
-            counters = (await self.source.finish_source(self.session)).counters
+            final = await self.source.finish_source(self.session)
         with contextlib.suppress(KuakaError):
             await self.destination.finish_destination(self.session)
-        return self._completed(outcome, counters, downtime_ms)
+        return with_offload(self._completed(outcome, final.counters, downtime_ms), final.offload)
 
     async def _prepare(self) -> None:
         order = self._order

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.codecs.codec import CodecId
 from pipeline.fleet.spec import Command
 from pipeline.memory.image_source import ImageFacts
+from pipeline.offload import OffloadCounters
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.shard import ShardCounters
 from pipeline.wire.handshake import SESSION_BYTES
@@ -113,6 +114,7 @@ class ImageOutcome:
 
     digest: bytes
     counters: ShardCounters
+    offload: OffloadCounters | None = None
 
 
 def cleanup_of(vm: str, session: str, qmp: str, directory: str, command: Command | None) -> Cleanup:
@@ -141,3 +143,5 @@ class MigrationProgress:
     total_bytes: int = 0
     #: The error is no more than that a connection was cut.
     only_cut: bool = False
+    #: What accelerators had to do with it; None where there are none.
+    offload: OffloadCounters | None = None

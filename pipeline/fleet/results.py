@@ -1,11 +1,12 @@
 """What a migration came to, and its JSON form: the public interface of `kuaka demo` and `kuaka migrate -o json`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from pipeline.errors import ExitCode
+from pipeline.offload import OffloadCounters
 
 
 class Status(StrEnum):
@@ -39,9 +40,31 @@ class MigrationResult:
     raw_bytes: int = 0
     wire_bytes: int = 0
     codec_pages: Mapping[str, int] = field(default_factory=dict)
+    #: At the source, of pages that were coded: who did it, how often a device was busy, how long credit was waited for.
+    accelerator_pages: int = 0
+    cpu_pages: int = 0
+    busy_retries: int = 0
+    wait_ms: float = 0.0
+    #: The class of its leases while the guest ran; None where it had none. "class" in JSON.
+    service_class: str | None = None
     error: str | None = None
     #: The exit code that this migration alone would end a command with.
     exit_code: ExitCode = ExitCode.OK
+
+
+def with_offload(result: MigrationResult, offload: OffloadCounters | None) -> MigrationResult:
+    """The result with what accelerators had to do with it; without any, the CPU coded what was coded."""
+    if offload is None:
+        coded = sum(pages for name, pages in result.codec_pages.items() if name != "none")
+        return replace(result, cpu_pages=coded)
+    return replace(
+        result,
+        accelerator_pages=offload.accelerator_pages,
+        cpu_pages=offload.cpu_pages,
+        busy_retries=offload.busy_retries,
+        wait_ms=round(offload.wait_ns / 1e6, 3),
+        service_class=offload.service_class,
+    )
 
 
 def to_json(results: Sequence[MigrationResult], wall_s: float) -> dict[str, Any]:
@@ -50,6 +73,7 @@ def to_json(results: Sequence[MigrationResult], wall_s: float) -> dict[str, Any]
     for result in results:
         fields = asdict(result)
         del fields["exit_code"]
+        fields["class"] = fields.pop("service_class")
         migrations.append(fields)
     return {"migrations": migrations, "wall_s": round(wall_s, 3)}
 

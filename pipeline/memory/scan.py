@@ -6,10 +6,14 @@ pages that are likely to pass: 50 GB/s on live pages and 23 GB/s on zero pages o
 or-ing everything.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.memory.pages import WORDS_PER_PAGE, PageKind, PageKinds, PageWords
+
+Scan = Callable[[PageWords], tuple[PageKinds, PageWords]]
 
 #: Words compared with a page's first one before the page is read in full; at odd places, so that tables do not agree.
 _PROBE_WORDS = (101, 310, WORDS_PER_PAGE - 1)

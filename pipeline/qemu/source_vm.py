@@ -1,6 +1,7 @@
 """A source QEMU under kuaka's hand: checked, set up, started, watched, and put back as it was when migration fails."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,10 @@ class SourceOutcome:
 class SourceVm:
     """One source QEMU; `connect` first."""
 
-    def __init__(self, name: str, qmp_path: Path) -> None:
+    def __init__(self, name: str, qmp_path: Path, on_stop: Callable[[], None] = lambda: None) -> None:
+        """`on_stop` is called when the guest has been stopped."""
         self.qmp_path = qmp_path
+        self._on_stop = on_stop
         self._qmp = Qmp(qmp_path, f"{name} (source)")
         self._capabilities_before: dict[str, bool] = {}
         self._parameters_before: dict[str, Any] = {}
@@ -160,6 +163,7 @@ class SourceVm:
             return await migration_status(self._qmp)
         if event["event"] == "STOP":
             self._stopped_ns = event_time_ns(event)
+            self._on_stop()
             return "active"
         return str(event["data"]["status"])
 

@@ -279,16 +279,20 @@ def _decoded_streams(table: FrameTable, streams: memoryview, codec: Codec) -> Se
     if not table.lengths:
         return ()
     raw_length = table.normal_pages * PAGE_BYTES // len(table.lengths)
-    decoded: list[Buffer] = []
+    parts: list[Buffer] = []
+    encoded: list[memoryview] = []
     at = 0
     for length in table.lengths:
-        if length == RAW_STREAM:
-            decoded.append(streams[at : at + raw_length])
-            at += raw_length
-        else:
-            decoded.append(codec.decode(streams[at : at + length], raw_length))
-            at += length
-    return decoded
+        size = raw_length if length == RAW_STREAM else length
+        part = streams[at : at + size]
+        parts.append(part)
+        if length != RAW_STREAM:
+            encoded.append(part)
+        at += size
+    if not encoded:
+        return parts
+    decoded = iter(codec.decode_streams(encoded, raw_length))
+    return [part if length == RAW_STREAM else next(decoded) for part, length in zip(parts, table.lengths, strict=True)]
 
 
 def _checksum(checked_head: Buffer, table: Buffer, decoded: Sequence[Buffer]) -> int:

@@ -36,5 +36,6 @@ def test_json_has_the_documented_fields() -> None:
     assert shown["wall_s"] == 1.235
     assert list(shown["migrations"][0]) == [
         *("vm", "kind", "status", "verified", "wrong_pages", "total_ms", "downtime_ms", "qemu_downtime_ms", "rounds"),
-        *("pages", "zero_pages", "raw_bytes", "wire_bytes", "codec_pages", "error"),
+        *("pages", "zero_pages", "raw_bytes", "wire_bytes", "codec_pages", "accelerator_pages", "cpu_pages"),
+        *("busy_retries", "wait_ms", "error", "class"),
     ]

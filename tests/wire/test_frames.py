@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import CodecId
+from pipeline.codecs.codec import CodecId, OneByOne
 from pipeline.codecs.table import codec_for
 from pipeline.memory.pages import PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
 from pipeline.wire.frames import (
@@ -29,7 +29,7 @@ from tests.wire.batches import BATCHES, batch_of, frame_bytes, normal_batch, rea
 CODECS = tuple(CodecId)
 
 
-class PageByPage:
+class PageByPage(OneByOne):
     """A codec with one stream per page, as an accelerator has; every third page stays raw."""
 
     codec_id = CodecId.LZ4

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import Buffer
 
-from pipeline.codecs.codec import Codec, CodecId
+from pipeline.codecs.codec import Codec, CodecId, OneByOne
 from pipeline.codecs.table import codec_for
 from pipeline.errors import WireError
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, PageBatch, PageKind
@@ -221,7 +221,7 @@ def test_no_single_flipped_bit_of_a_plain_frame_passes(kind: FrameKind) -> None:
             read_plain(damaged)
 
 
-class Faulty:
+class Faulty(OneByOne):
     """A codec that makes a mistake of one bit, at a chosen place, in every page batch it encodes or decodes."""
 
     def __init__(self, codec_id: CodecId, bit: int, *, encodes_wrongly: bool) -> None:

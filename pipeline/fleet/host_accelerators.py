@@ -1,0 +1,221 @@
+"""A host's part in sharing its accelerators: its devices, the credit table of its workers, and the scheduler's client.
+
+Every session that may use a device has a flow on it, one to send and one to receive; what the workers may do is in the
+table, which the client fills ten times a second by what the scheduler answers. Nothing here can fail a migration: no
+device, no scheduler, no row left in the table all mean that the CPU does the work.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from pipeline.codecs.codec import CodecId
+from pipeline.errors import KuakaError
+from pipeline.fleet.host_devices import HostDevice, start_devices
+from pipeline.fleet.orders import TransferTerms
+from pipeline.offload import OffloadCounters, SessionDevice, SessionOffload
+from pipeline.offloaded import DEFLATE_KINDS, SCAN_KINDS
+from scheduler.client import PERIOD_NS, SchedulerClient, Transport
+from scheduler.core.units import PERMILLE, Phase
+from scheduler.credit_table import CreditError, CreditTable
+from scheduler.devices.device import Operation
+from scheduler.flow_split import PathTerms
+from scheduler.ticks import OpenFlow
+
+#: Two flows of each of a host's migrations, for every worker, and as many that have just ended.
+_ROWS = 4096
+#: Raw bytes for one on the wire: a page alone, and a packet in one stream (docs/devices.md).
+_DEVICE_RATIO_PERMILLE, _CPU_RATIO_PERMILLE = 1580, 2000
+_INCARNATION_BITS = 63
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Flow:
+    opened: OpenFlow
+    device: HostDevice
+    #: Whether it counts in its migration's result: a zero scan is not work on pages that travel.
+    coding: bool
+    service_class: str | None = None
+
+
+class HostAccelerators:
+    """The accelerators of one agent, on its loop."""
+
+    def __init__(
+        self, host: str, directory: Path, devices: Path | None, connect: Callable[[], Transport] | None = None
+    ) -> None:
+        """`connect` finds the scheduler; without it, or without `devices`, the CPU does everything."""
+        self._host = host
+        self._directory = directory
+        self._file = devices
+        self._connect = connect
+        self._workers = 0
+        self._devices: Sequence[HostDevice] = ()
+        self._open_pools: set[str] = set()
+        self._client: SchedulerClient | None = None
+        self._table: CreditTable | None = None
+        self._flows: dict[str, list[_Flow]] = {}
+        self._ticking: asyncio.Task[None] | None = None
+        #: One tick at a time.
+        self._turn = asyncio.Lock()
+        self._soon = asyncio.Event()
+
+    async def start(self, workers: int) -> None:
+        """Start the devices, and the ticks that keep them shared among so many workers. Raises `KuakaError`."""
+        if self._connect is None:
+            return
+        self._devices = await start_devices(self._file, self._host, self._directory)
+        if not self._devices:
+            return
+        self._workers = workers
+        try:
+            self._table = CreditTable.create(self._directory / "credit", _ROWS)
+        except (CreditError, OSError) as error:
+            raise KuakaError(f"host {self._host}: no credit table for its accelerators: {error}") from None
+        incarnation = secrets.randbits(_INCARNATION_BITS)
+        self._client = SchedulerClient(self._host, incarnation, self._table, self._connect())
+        psutil.cpu_percent(None)
+        await self._tick()
+        self._ticking = asyncio.create_task(self._keep_ticking())
+
+    def open(self, vm: str, terms: TransferTerms, phase: Phase, *, sending: bool) -> SessionOffload | None:
+        """Let a session use what there is for it; None where there is nothing."""
+        if self._client is None or self._table is None:
+            return None
+        told: list[SessionDevice] = []
+        for device, coding in self._useful(terms.codec, sending=sending):
+            opened = _flow(vm, terms, device, phase, sending=sending)
+            try:
+                rows = self._client.open_flow(opened, self._workers)
+            except (CreditError, ValueError) as error:
+                _log.warning("%s: %s", self._host, error)
+                continue
+            self._client.describe_path(opened.flow, opened.pool, self._path(terms))
+            self._flows.setdefault(terms.session, []).append(_Flow(opened, device, coding))
+            told.append(SessionDevice(device.spec.spec.kind, str(device.socket), rows))
+        return SessionOffload(str(self._table.path), tuple(told)) if told else None
+
+    def stopped(self, session: str) -> None:
+        """The session's guest stands still: its flows are CRITICAL from now on, and the scheduler is told at once."""
+        for flow in self._flows.get(session, ()):
+            flow.opened = replace(flow.opened, phase=Phase.STOPPED)
+            if self._client is not None:
+                with contextlib.suppress(CreditError):
+                    self._client.open_flow(flow.opened, self._workers)
+        self._soon.set()
+
+    def counters(self, session: str) -> OffloadCounters | None:
+        """What a session has come to here as of the last tick; None where it has no accelerator."""
+        flows = self._flows.get(session)
+        if self._client is None or not flows:
+            return None
+        known = self._client.counters()
+        parts = [known[key] for flow in flows if flow.coding and (key := (flow.opened.flow, flow.opened.pool)) in known]
+        return OffloadCounters(
+            sum(part.accelerator_pages for part in parts),
+            sum(part.cpu_pages for part in parts),
+            sum(part.busy_retries for part in parts),
+            sum(part.wait_ns for part in parts),
+            next((flow.service_class for flow in flows if flow.coding and flow.service_class is not None), None),
+        )
+
+    async def close(self, session: str) -> OffloadCounters | None:
+        """The session is over: its final counters, and its slots go to others."""
+        if self._client is None or session not in self._flows:
+            return None
+        # Reads what the workers counted last.
+        await self._tick()
+        final = self.counters(session)
+        for flow in self._flows.pop(session):
+            self._client.close_flow(flow.opened.flow, flow.opened.pool)
+        return final
+
+    async def stop(self) -> None:
+        """End everything."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait((self._ticking,))
+        for device in self._devices:
+            await asyncio.to_thread(device.end)
+        if self._table is not None:
+            self._table.remove()
+            self._table = self._client = None
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), PERIOD_NS / 1e9)
+            self._soon.clear()
+            await self._tick()
+
+    async def _tick(self) -> None:
+        async with self._turn:
+            client = self._client
+            if client is None:
+                return
+            samples = [sample for device in self._devices if (sample := await device.sample()) is not None]
+            self._follow_devices(client)
+            busy_permille = round(psutil.cpu_percent(None) * PERMILLE / 100)
+            await client.tick(samples, busy_permille)
+            for flows in self._flows.values():
+                for flow in flows:
+                    if flow.opened.phase is not Phase.STOPPED:
+                        held = client.service_class(flow.opened.flow, flow.opened.pool)
+                        flow.service_class = held.name.lower() if held is not None else flow.service_class
+
+    def _follow_devices(self, client: SchedulerClient) -> None:
+        for device in self._devices:
+            pool = device.settings.pool
+            if device.up and pool not in self._open_pools:
+                self._open_pools.add(pool)
+                client.open_pool(device.settings)
+            elif not device.up and pool in self._open_pools:
+                self._open_pools.discard(pool)
+                client.close_pool(pool)
+
+    def _useful(self, codec: CodecId, *, sending: bool) -> list[tuple[HostDevice, bool]]:
+        """The devices for a session, at most one for its pages and one for the scan: those with the fewest flows."""
+        found: list[tuple[HostDevice, bool]] = []
+        operation = Operation.COMPRESS if sending else Operation.DECOMPRESS
+        if codec is CodecId.DEFLATE and (coder := self._least_used(DEFLATE_KINDS, operation)):
+            found.append((coder, True))
+        if sending and (scanner := self._least_used(SCAN_KINDS, Operation.ZERO_SCAN)):
+            found.append((scanner, False))
+        return found
+
+    def _least_used(self, kinds: tuple[str, ...], operation: Operation) -> HostDevice | None:
+        there = [
+            device
+            for device in self._devices
+            if device.up and device.spec.spec.kind in kinds and device.spec.cost().supports(operation)
+        ]
+        flows = [flow.device for session in self._flows.values() for flow in session]
+        return min(there, key=flows.count, default=None)
+
+    def _path(self, terms: TransferTerms) -> PathTerms:
+        cores = max(1, (os.cpu_count() or 1) // (len(self._flows) + 1))
+        return PathTerms(
+            min(terms.channels, cores), terms.rate_bytes_s or 0, _DEVICE_RATIO_PERMILLE, _CPU_RATIO_PERMILLE
+        )
+
+
+def _flow(vm: str, terms: TransferTerms, device: HostDevice, phase: Phase, *, sending: bool) -> OpenFlow:
+    weight, reservation_ns_s, cap_ns_s = device.spec.share_of(vm)
+    return OpenFlow(
+        f"{terms.session}/{'send' if sending else 'receive'}",
+        device.settings.pool,
+        terms.tenant,
+        terms.weight * weight,
+        reservation_ns_s,
+        cap_ns_s,
+        phase,
+    )
