@@ -22,8 +22,8 @@ class Floors:
         self._credit = [0] * len(ServiceClass)
 
     def begin(self, service_class: ServiceClass) -> None:
-        """A class has demand that had none."""
-        self._credit[service_class] = 0
+        """A class has demand that had none; what it had too much before is not forgotten."""
+        self._credit[service_class] = min(0, self._credit[service_class])
 
     def due(self, service_class: ServiceClass) -> bool:
         """Whether a class with demand has had less than its floor."""

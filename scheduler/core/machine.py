@@ -87,7 +87,7 @@ class Scheduler:
             case TicketRequested() | TicketClosed():
                 effects += self._ticket(event, now_ns)
             case PoolOpened() | PoolClosed():
-                effects += self._pool(event)
+                effects += self._pool(event, now_ns)
             case TenantSet() | TenantRemoved():
                 effects += self._tenant(event, now_ns)
         return effects
@@ -187,9 +187,9 @@ class Scheduler:
         pool.pass_time(now_ns)
         return [pool.request_ticket(event, now_ns)]
 
-    def _pool(self, event: PoolOpened | PoolClosed) -> list[Effect]:
+    def _pool(self, event: PoolOpened | PoolClosed, now_ns: int) -> list[Effect]:
         if isinstance(event, PoolClosed):
-            return self._close_pool(event.pool)
+            return self._close_pool(event.pool, now_ns)
         self._open_pool(event.settings)
         return []
 
@@ -201,15 +201,16 @@ class Scheduler:
         until_ns = self._began_ns
         if self._learning:
             # What the epoch before granted last may be in use so long.
-            until_ns += life_ns(settings.ttl_ns, settings.clock_ppm, settings.drain_ns)
+            ttl_ns = max(settings.ttl_ns, settings.critical_ttl_ns)
+            until_ns += life_ns(ttl_ns, settings.clock_ppm, settings.drain_ns)
         self.pools[settings.pool] = PoolScheduler(settings, self.epoch, self._numbers, until_ns)
 
-    def _close_pool(self, name: str) -> list[Effect]:
+    def _close_pool(self, name: str, now_ns: int) -> list[Effect]:
         pool = self.pools.get(name)
         if pool is None or not pool.up:
             return []
         pool.shut()
-        return list(pool.fence_all(Reason.DEVICE_DOWN))
+        return list(pool.fence_all(Reason.DEVICE_DOWN, now_ns))
 
     def _tenant(self, event: TenantSet | TenantRemoved, now_ns: int) -> list[Effect]:
         if isinstance(event, TenantSet):

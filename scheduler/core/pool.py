@@ -227,9 +227,9 @@ class PoolScheduler:
         flow.heard = True
         flow.demand_ns = max(0, report.demand_ns)
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
-        void = self._acknowledge(flow, report) if report.lease else None
+        void = self._acknowledge(flow, report, now_ns) if report.lease else None
         # Most of the time it waits where it waited before.
-        if flow.entry is None or not (flow.backlogged and flow.plain):
+        if flow.entry is None or flow.demand_ns <= flow.unused_ns or not flow.plain:
             self._unqueue(flow)
             self._requeue(flow, now_ns)
         if flow.lease:
@@ -249,7 +249,7 @@ class PoolScheduler:
             if self.general_counted + report.window > self.usable_slots:
                 return Reason.STALE_LEASE
             self._set_window(flow, report.window, 0)
-            self._count(flow, report.window, 0)
+            self._count(flow, max(flow.counted, report.window), flow.reserve_counted)
         return self.report(_without_lease(report, flow.lease), now_ns)
 
     def take_sample(self, sample: DeviceSample, now_ns: int) -> None:
@@ -264,8 +264,8 @@ class PoolScheduler:
             self.unexplained_ns = max(0, more_ns - self.lease_cost_ns)
         service_ns = max(1, sample.busy_ns // max(1, sample.completed))
         target_ns = target_latency_ns(self.settings.slots, self.settings.engines, service_ns)
-        waiters = self.bulk.waiting or self.background.waiting or self._urgent.size > 0 or self._critical.size > 0
-        self.control = self.control.sample(sample, now_ns, waiters, target_ns)
+        waiters = self.bulk.waiting + self.background.waiting + self._urgent.size + self._critical.size
+        self.control = self.control.sample(sample, now_ns, waiters > 0, target_ns)
         self._apply_rate()
         leased = self.general_counted + self.reserve_counted + self.book.taken
         self._over_occupied = self._over_occupied + 1 if sample.occupancy > leased + _SLACK_SLOTS else 0
@@ -381,8 +381,10 @@ class PoolScheduler:
             flow, due = self._next(now_ns, learning=learning)
             if flow is None:
                 return
-            if not flow.window and not flow.reserve_window and not self._make_room(flow, learning=learning):
-                return
+            if not flow.window and not flow.reserve_window:
+                if not self._make_room(flow, learning=learning):
+                    return
+                self._renew(flow, now_ns)
             self._grant(flow, now_ns, due=due)
 
     def _next(self, now_ns: int, *, learning: bool) -> tuple[Flow | None, bool]:
@@ -415,9 +417,6 @@ class PoolScheduler:
         if flow.cap_ns_s:
             charge_cap(flow, cost_ns, now_ns)
         self._note_service(flow, cost_ns, now_ns)
-        if not flow.lease:
-            flow.lease = self._numbers.next()
-            self._renew(flow, now_ns)
         if flow.reservation_entry is not None or flow.entry is None or flow.cap_ns_s or not flow.backlogged:
             self._unqueue(flow)
             self._requeue(flow, now_ns)
@@ -455,7 +454,7 @@ class PoolScheduler:
     def window_of(self, flow: Flow) -> int:
         """The window that a flow's share is worth."""
         worth = self.usable_slots * self.share_ns_s(flow) // self.rate_ns_s
-        return max(self.settings.least_window, min(worth, self.usable_slots))
+        return max(self.settings.least_window, worth)
 
     def _make_room(self, flow: Flow, *, learning: bool) -> bool:
         """Give slots to a flow that has none; False where it must wait for them."""
@@ -463,7 +462,8 @@ class PoolScheduler:
             reserve = min(self.settings.least_window, self.reserve_free(learning=learning))
             if reserve > 0:
                 self._set_window(flow, 0, reserve)
-                self._count(flow, flow.counted, reserve)
+                # Its holder may not have heard yet that it has lost what it had.
+                self._count(flow, flow.counted, max(flow.reserve_counted, reserve))
                 return True
         window = min(self.window_of(flow), self.general_free)
         if window < self.settings.least_window and flow.service_class is not ServiceClass.CRITICAL:
@@ -472,7 +472,7 @@ class PoolScheduler:
         if window <= 0:
             return False
         self._set_window(flow, window, 0)
-        self._count(flow, window, flow.reserve_counted)
+        self._count(flow, max(flow.counted, window), flow.reserve_counted)
         return True
 
     def _reclaim(self) -> None:
@@ -513,7 +513,7 @@ class PoolScheduler:
 
     # Leases
 
-    def _acknowledge(self, flow: Flow, report: FlowReport) -> Reason | None:
+    def _acknowledge(self, flow: Flow, report: FlowReport, now_ns: int) -> Reason | None:
         if not flow.lease or report.lease > flow.lease:
             self.counts.fences += 1
             return Reason.EXPIRED
@@ -526,15 +526,17 @@ class PoolScheduler:
                 self._count(flow, flow.window, flow.reserve_window)
                 if flow.reserve_window and flow.service_class is not ServiceClass.CRITICAL:
                     self._set_window(flow, flow.window, 0)
-                self._grow(flow)
+                if not self.learning(now_ns):
+                    self._grow(flow)
         return None
 
     def _give_back(self, flow: Flow) -> None:
         """A lease ends in order: what was not done is not charged, as far as the device bears that out."""
-        refund_ns = max(0, flow.unused_ns - self.unexplained_ns)
-        if refund_ns:
-            flow.queue.refund(flow, refund_ns)
-        self._withdraw(flow)
+        unused_ns = flow.unused_ns
+        if unused_ns:
+            if unused_ns > self.unexplained_ns:
+                flow.queue.refund(flow, unused_ns - self.unexplained_ns)
+            self._withdraw(flow)
         self._end_lease(flow)
 
     def _withdraw(self, flow: Flow) -> None:
@@ -559,7 +561,8 @@ class PoolScheduler:
 
     def _renew(self, flow: Flow, now_ns: int) -> None:
         self.counts.renewals += 1
-        flow.expires_ns = now_ns + self.lease_life_ns(flow)
+        # Never sooner: the answer that shortens its life may be lost.
+        flow.expires_ns = max(flow.expires_ns, now_ns + self.lease_life_ns(flow))
         if not flow.expiry_queued:
             self._queue_expiry(flow)
 
@@ -606,16 +609,16 @@ class PoolScheduler:
     def effects(self, now_ns: int) -> Iterator[Effect]:
         """What holders must be told: of leases those that have one, of their outlook those that asked."""
         touched, self._touched = self._touched, {}
-        pool = self.settings.pool
+        pool, retry_ns = self.settings.pool, self.settings.horizon_ns // 2
         for flow, asked in touched.items():
             if flow.lease:
                 yield Granted(flow.host, self._lease(flow))
             if asked and flow.demand_ns:
                 if flow.granted_ns <= flow.used_ns:
-                    yield Withheld(flow.host, flow.name, pool, self._why(flow, now_ns), self._tick_ns)
+                    yield Withheld(flow.host, flow.name, pool, self._why(flow, now_ns), retry_ns)
                 yield Outlook(flow.host, flow.name, pool, self.wait_ns(flow), self.share_ns_s(flow))
 
-    def fence_all(self, reason: Reason) -> Iterator[Fenced]:
+    def fence_all(self, reason: Reason, now_ns: int) -> Iterator[Fenced]:
         """The device has gone: every lease is void."""
         for flow in self.flows.values():
             if flow.lease:
@@ -623,6 +626,7 @@ class PoolScheduler:
                 self._unqueue(flow)
                 self._withdraw(flow)
                 flow.window = flow.reserve_window = flow.lease = 0
+                self._requeue(flow, now_ns)
                 yield Fenced(flow.host, flow.name, self.settings.pool, reason)
 
     def backpressure(self, host: str, *, stop_admission: bool) -> Backpressure:
@@ -644,10 +648,6 @@ class PoolScheduler:
         own = (flow.start - tenant.virtual) * tenant.active_weight // tenant.weight
         ahead = (tenant.start - queue.virtual + own) * queue.active_weight // SCALE
         return max(0, ahead + self.outstanding_ns) * NS_PER_S // self.rate_ns_s
-
-    @property
-    def _tick_ns(self) -> int:
-        return self.settings.horizon_ns // 2
 
     def _why(self, flow: Flow, now_ns: int) -> Reason:
         if not self.up:
@@ -768,8 +768,10 @@ class PoolScheduler:
             return
         self.counts.used_ns += used_ns - flow.used_ns
         overrun_ns = used_ns - flow.granted_ns
-        self._outstanding(flow, max(used_ns, flow.granted_ns), used_ns)
-        if overrun_ns > 0:
+        if overrun_ns <= 0:
+            self._outstanding(flow, flow.granted_ns, used_ns)
+        else:
+            self._outstanding(flow, used_ns, used_ns)
             flow.queue.charge(flow, overrun_ns)
             if flow.cap_ns_s:
                 charge_cap(flow, overrun_ns, now_ns)
