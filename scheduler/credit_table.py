@@ -94,7 +94,8 @@ class Counters:
 
 GRANT_WORDS = len(fields(Grant))
 COUNTER_WORDS = len(fields(Counters))
-_IN_FLIGHT = 1 + [field.name for field in fields(Counters)].index("in_flight")
+#: Where that counter is, from the sequence of the worker's half on.
+IN_FLIGHT = 1 + [field.name for field in fields(Counters)].index("in_flight")
 
 
 class CreditTable:
@@ -196,14 +197,14 @@ class CreditTable:
         values = self.stable(self.counters_at(row), COUNTER_WORDS)
         return None if values is None else Counters(*values)
 
-    def counters_of_dead(self, row: int) -> Counters:
-        """The same, each word for itself: nobody writes any more, but somebody may have been about to."""
+    def counted_by_dead(self, row: int) -> list[int]:
+        """The fields of `Counters`, each for itself: nobody writes any more, but somebody may have been about to."""
         at = self.counters_at(row)
-        return Counters(*self.words[at + 1 : at + 1 + COUNTER_WORDS].tolist())
+        return self.words[at + 1 : at + 1 + COUNTER_WORDS].tolist()
 
     def in_flight(self, row: int) -> int:
         """Descriptors in flight under a row, now."""
-        return self.words[self.counters_at(row) + _IN_FLIGHT]
+        return self.words[self.counters_at(row) + IN_FLIGHT]
 
     def clear(self, row: int, grant: Grant) -> None:
         """Give a row to somebody new. Only when nobody attached to it lives, or was told to."""

@@ -51,7 +51,7 @@ class FlowState:
         #: Work done before the scheduler heard of this flow: its totals begin there.
         self._base_ns = 0
         self._demand = Demand(pool)
-        self._before = leases.totals()
+        self._before = leases.totals
         self._told = self._before
         self._reported = self._before
         self._observed_ns: int | None = None
@@ -63,7 +63,7 @@ class FlowState:
             if not row.dead and not alive(row):
                 self.sub_leases.bury(row)
         self.sub_leases.observe()
-        now = self.sub_leases.totals()
+        now = self.sub_leases.totals
         if self._observed_ns is not None:
             asked_ns, denied = now.asked_ns - self._before.asked_ns, now.denied - self._before.denied
             if now.asked_ns:
@@ -112,7 +112,7 @@ class FlowState:
         """The guest stands still from now on."""
         if self.ticket is not None:
             self.sub_leases.observe()
-            budget_ns = self.sub_leases.totals().used_ns + self.ticket.lease.budget_until_ns
+            budget_ns = self.sub_leases.totals.used_ns + self.ticket.lease.budget_until_ns
             self.ticket = replace(self.ticket, lease=replace(self.ticket.lease, budget_until_ns=budget_ns))
 
     def close_ticket(self) -> None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from scheduler.core.effects import Lease
 from scheduler.core.units import ServiceClass
-from scheduler.credit_table import Counters, CreditTable, Grant
+from scheduler.credit_table import COUNTER_WORDS, IN_FLIGHT, Counters, CreditTable, Grant
+from scheduler.process_identity import ProcessIdentity
 
 
 def divide(total: int, demands: Sequence[int]) -> list[int]:
@@ -27,6 +28,8 @@ def divide(total: int, demands: Sequence[int]) -> list[int]:
 
     Where nobody wants anything all get alike; who wants something gets at least one while there are enough.
     """
+    if len(demands) == 1:
+        return [total]
     wanting = [max(0, demand) for demand in demands]
     if not any(wanting):
         wanting = [1] * len(demands)
@@ -42,29 +45,13 @@ def divide(total: int, demands: Sequence[int]) -> list[int]:
     return shares
 
 
-@dataclass(slots=True)
-class WorkerRow:
-    """One row of the table as its client sees it."""
-
-    row: int
-    generation: int
-    published: Grant
-    counters: Counters = field(default_factory=Counters)
-    #: Device work that was asked for between the last two looks, and batches that were denied.
-    asked_ns: int = 0
-    denied: int = 0
-    #: What the division goes by: half of the newest, half of what it was.
-    demand: int = 0
-    dead: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class FlowCounters:
-    """A flow's workers together, totals since it was opened."""
+    """A flow's workers together, as in `Counters`, from `in_flight` on."""
 
+    in_flight: int
     used_ns: int
     pending_ns: int
-    in_flight: int
     asked_ns: int
     denied: int
     busy_retries: int
@@ -75,6 +62,32 @@ class FlowCounters:
     cpu_ns: int
 
 
+_SUMMED = slice(Counters.__slots__.index(FlowCounters.__slots__[0]), None)
+_ASKED, _USED = (Counters.__slots__.index(name) for name in ("asked_ns", "used_ns"))
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """One row of the table as its client sees it."""
+
+    row: int
+    generation: int
+    published: Grant
+    #: Where its worker's half is in the table.
+    at: int
+    #: The fields of `Counters`, as they were read last.
+    counted: list[int] = field(default_factory=lambda: [0] * COUNTER_WORDS)
+    #: What the division goes by: half of what was asked since the last look, half of what it was.
+    demand: int = 0
+    dead: bool = False
+
+    @property
+    def worker(self) -> ProcessIdentity | None:
+        """Who works under it; None: nobody has come yet."""
+        _, pid, started = self.counted[:3]
+        return ProcessIdentity(pid, started) if pid else None
+
+
 class SubLeases:
     """The rows of one flow on one pool. `observe`, then `publish`, once a tick each."""
 
@@ -82,42 +95,37 @@ class SubLeases:
         """`rows`: numbers of rows that are this flow's, with their generation."""
         self._table = table
         self._drain_ns = drain_ns
-        self.rows = [WorkerRow(row, generation, Grant(generation)) for row, generation in rows]
+        self.rows = [WorkerRow(row, generation, Grant(generation), table.counters_at(row)) for row, generation in rows]
+        self.totals = self._sum()
         for row in self.rows:
             table.clear(row.row, row.published)
 
     def observe(self) -> None:
-        """Read what the workers counted."""
+        """Read what the workers counted; `totals` is all of them together."""
         for row in self.rows:
             if row.dead:
                 continue
-            now = self._table.counters(row.row)
-            if now is not None and now.generation == row.generation:
-                row.asked_ns = now.asked_ns - row.counters.asked_ns
-                row.denied = now.denied - row.counters.denied
-                row.demand = (row.demand + row.asked_ns + 1) // 2 if row.asked_ns else row.demand // 2
-                row.counters = now
+            now = self._table.stable(row.at, COUNTER_WORDS)
+            if now is not None and now[0] == row.generation:
+                row.demand = (row.demand + now[_ASKED] - row.counted[_ASKED]) // 2
+                row.counted = now
+        self.totals = self._sum()
 
     def bury(self, row: WorkerRow) -> None:
         """Its worker has died."""
         row.dead = True
-        counters = self._table.counters_of_dead(row.row)
-        if counters.generation == row.generation:
-            row.counters = counters
+        counted = self._table.counted_by_dead(row.row)
+        if counted[0] == row.generation:
+            row.counted = counted
         self._publish(row, Grant(row.generation, deadline_ns=row.published.deadline_ns))
 
     def occupied(self, now_ns: int) -> int:
         """Slots in force: published, in flight, or a dead worker's."""
-        return sum(self._held(row, now_ns) for row in self.rows)
+        return sum([self._held(row, now_ns) for row in self.rows])
 
     def quiet(self, now_ns: int) -> bool:
         """Whether nothing is in flight, and nothing may be submitted."""
         return self.occupied(now_ns) == 0
-
-    def totals(self) -> FlowCounters:
-        """All workers together."""
-        names = FlowCounters.__slots__
-        return FlowCounters(*(sum(getattr(row.counters, name) for row in self.rows) for name in names))
 
     def withdraw(self) -> None:
         """Publish that nothing may be submitted."""
@@ -128,16 +136,19 @@ class SubLeases:
     def publish(self, lease: Lease, deadline_ns: int, device_permille: int, now_ns: int) -> None:
         """Divide a lease: what shrinks first, then what grows, with what is free by then."""
         living = [row for row in self.rows if not row.dead]
-        locked = sum(self._held(row, now_ns) for row in self.rows if row.dead)
-        targets = divide(max(0, lease.window - locked), [row.demand for row in living])
-        budgets = self._budgets(lease, living)
+        demands = [row.demand for row in living]
+        locked = sum([self._held(row, now_ns) for row in self.rows if row.dead])
+        targets = divide(max(0, lease.window - locked), demands)
+        left_ns = max(0, lease.budget_until_ns - self.totals.used_ns)
+        budgets = divide(left_ns, demands)
         for row, target in zip(living, targets, strict=True):
             if target < row.published.window:
                 self._publish(row, Grant(row.generation, *_terms(lease, target, 0, 0, 0)))
-        free = lease.window - locked - sum(self._held(row, now_ns) for row in living)
+        free = lease.window - locked - sum([self._held(row, now_ns) for row in living])
         for row, target, budget_ns in zip(living, targets, budgets, strict=True):
             grown = max(0, min(target - row.published.window, free))
             free -= grown
+            budget_ns += row.counted[_USED]
             terms = _terms(lease, row.published.window + grown, budget_ns, deadline_ns, device_permille)
             self._publish(row, Grant(row.generation, *terms))
 
@@ -147,21 +158,21 @@ class SubLeases:
             self._publish(row, Grant())
         return [row.row for row in self.rows]
 
-    def _budgets(self, lease: Lease, living: Sequence[WorkerRow]) -> list[int]:
-        used_ns = sum(row.counters.used_ns for row in self.rows)
-        left_ns = max(0, lease.budget_until_ns - used_ns)
-        shares = divide(left_ns, [row.demand for row in living])
-        return [row.counters.used_ns + share for row, share in zip(living, shares, strict=True)]
+    def _sum(self) -> FlowCounters:
+        if len(self.rows) == 1:
+            return FlowCounters(*self.rows[0].counted[_SUMMED])
+        return FlowCounters(*map(sum, zip(*(row.counted[_SUMMED] for row in self.rows), strict=True)))
 
     def _held(self, row: WorkerRow, now_ns: int) -> int:
-        in_flight = self._table.in_flight(row.row)
+        in_flight = self._table.words[row.at + IN_FLIGHT]
         if row.dead:
             return in_flight if now_ns < row.published.deadline_ns + self._drain_ns else 0
         return max(row.published.window, in_flight)
 
     def _publish(self, row: WorkerRow, grant: Grant) -> None:
-        row.published = grant
-        self._table.publish(row.row, grant)
+        if grant != row.published:
+            row.published = grant
+            self._table.publish(row.row, grant)
 
 
 def _terms(

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.core.effects import Reason
+from scheduler.core.units import Phase
 from scheduler.credit_table import CreditError
 from scheduler.ticks import OpenFlow
-from tests.scheduler.fleet_world import MS, TICK_NS, world_of
+from tests.scheduler.fleet_world import MS, TICK_NS, Host, Worker, world_of
 
 S = 1_000 * MS
 
@@ -120,3 +122,45 @@ def test_a_device_that_goes_takes_its_leases_along_and_gives_them_back(tmp_path:
         host.client.open_pool(host.pool)
         world.pass_time(5 * S)
         assert worker.device_batches > before
+
+
+def test_a_ticket_is_answered_and_its_slots_are_used_from_the_stop_on(tmp_path: Path) -> None:
+    with world_of(tmp_path, 1) as world:
+        (host,) = world.hosts
+        (worker,) = host.open("f")
+        host.open("g")
+        world.pass_time(S)
+        answer = world.ticket(host, "f", cost_ns=8 * MS, within_ns=50 * MS)
+        assert answer.granted
+        before = window_of(host, worker)
+        world.pass_time(TICK_NS)
+        assert window_of(host, worker) <= before
+        stopped = OpenFlow("f", host.pool.pool, "fleet", 1, phase=Phase.STOPPED)
+        assert host.client.open_flow(stopped, 1) == (worker.row,)
+        world.critical = True
+        world.pass_time(2 * TICK_NS)
+        assert window_of(host, worker) > before
+        host.client.open_flow(OpenFlow("f", host.pool.pool, "fleet", 1), 1)
+        host.client.close_ticket("f", host.pool.pool)
+        world.pass_time(3 * TICK_NS)
+        assert world.service is not None
+        assert world.service.statistics().core.pools[0].tickets == 0
+
+
+def test_a_ticket_that_cannot_be_kept_is_denied_and_one_that_nobody_answers_is_not_waited_for(tmp_path: Path) -> None:
+    with world_of(tmp_path, 1) as world:
+        (host,) = world.hosts
+        host.open("f")
+        world.pass_time(S)
+        denied = world.ticket(host, "f", cost_ns=100 * S, within_ns=1 * MS)
+        assert (denied.granted, denied.reason) == (False, Reason.NO_CAPACITY)
+        world.service = None
+        unanswered = world.ticket(host, "f", cost_ns=MS, within_ns=50 * MS)
+        assert (unanswered.granted, unanswered.reason) == (False, None)
+
+
+def window_of(host: Host, worker: Worker) -> int:
+    """What a worker may have in flight now."""
+    grant = host.table.grant(worker.row)
+    assert grant is not None
+    return grant.window

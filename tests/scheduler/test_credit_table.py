@@ -36,7 +36,7 @@ def test_a_half_that_is_being_written_cannot_be_read_but_its_words_can(tmp_path:
     at = table.counters_at(0)
     table.words[at], table.words[at + 4] = 1, 9
     assert table.counters(0) is None
-    assert table.counters_of_dead(0).in_flight == table.in_flight(0) == 9
+    assert Counters(*table.counted_by_dead(0)).in_flight == table.in_flight(0) == 9
 
 
 def changed(path: Path, offset: int, value: int) -> None:

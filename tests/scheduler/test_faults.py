@@ -120,12 +120,10 @@ def test_row_12_a_restart_with_1000_outstanding_leases(tmp_path: Path) -> None:
 def test_row_12_windows_fit_whenever_the_restart_comes(tmp_path: Path, seed: int) -> None:
     """Some hosts are away while the scheduler learns, and back with leases that nobody knows."""
     chance = random.Random(seed)
-    with world_of(tmp_path, 2) as world:
+    with world_of(tmp_path, 2, batch_ns=20 * MS) as world:
         for host in world.hosts:
             for number in range(16):
                 host.open(f"{host.name}-f{number}")
-        world.pass_time(2 * S)
-        steady = world.batches_per_second()
         world.pass_time(chance.randrange(1, 60) * STEP_NS)
         world.unreachable = {host.name for host in world.hosts if chance.random() < 0.5}
         world.restart()
@@ -134,7 +132,8 @@ def test_row_12_windows_fit_whenever_the_restart_comes(tmp_path: Path, seed: int
         world.pass_time(chance.choice((STEP_NS, learning_ns(world), S)))
         world.restart()
         world.pass_time(learning_ns(world) + S)
-        assert world.batches_per_second() >= 0.9 * steady
+        # Eight engines do 400 batches of 20 ms in a second.
+        assert world.batches_per_second() >= 0.9 * 400 * len(world.hosts)
 
 
 def test_row_15_a_herd_of_1000_migrations_is_served_within_two_ticks_and_alike(tmp_path: Path) -> None:
