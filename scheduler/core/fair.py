@@ -121,20 +121,18 @@ class FairQueue:
         self.virtual = 0
         #: Sum of the weights of tenants with active flows.
         self.active_weight = 0
+        #: How many flows are in it.
+        self.waiting = 0
         #: Since when somebody has waited for a grant; None: nobody does.
         self.wanting_since_ns: int | None = None
         self._tenants: TaggedHeap[Tenant] = TaggedHeap()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is anybody."""
-        return self._tenants.size > 0
 
     def enter(self, flow: Flow) -> None:
         """A flow is backlogged (again)."""
         tenant = flow.tenant
         flow.start = self.start_tag(tenant.virtual, flow.finish)
         flow.entry = tenant.flows.push(flow.start, flow)
+        self.waiting += 1
         if tenant.entry is None:
             tenant.start = self.start_tag(self.virtual, tenant.finish)
             tenant.entry = self._tenants.push(tenant.start, tenant)
@@ -145,6 +143,7 @@ class FairQueue:
         if flow.entry is not None:
             tenant.flows.drop(flow.entry)
             flow.entry = None
+            self.waiting -= 1
         if tenant.entry is not None and not tenant.flows.size:
             self._tenants.drop(tenant.entry)
             tenant.entry = None
