@@ -3,7 +3,7 @@
     request sent ......... granted ................ holder stops ...... scheduler frees the slots
          |-- t_send           |-- t_grant                |                        |
          +-------- ttl, by the holder's clock -----------+                        |
-                              +-- ttl (1 + r) / (1 - r) + drain, by ours ---------+
+                              +-- ttl (1 + r) / (1 - r) + drain (1 + r), by ours -+
 
 The holder counts from when it *sent* the report that earned the lease, so its end is never later than ours: t_send is
 before t_grant, and two clocks that are off by at most r in rate measure the same time within (1 + r) / (1 - r). Only
@@ -17,4 +17,5 @@ _MILLION = 1_000_000
 
 def life_ns(ttl_ns: int, clock_ppm: int, drain_ns: int) -> int:
     """How long after its grant a lease of `ttl_ns` may have descriptors in the device, by the scheduler's clock."""
-    return -(-ttl_ns * (_MILLION + clock_ppm) // (_MILLION - clock_ppm)) + drain_ns
+    use_ns = -(-ttl_ns * (_MILLION + clock_ppm) // (_MILLION - clock_ppm))
+    return use_ns + -(-drain_ns * (_MILLION + clock_ppm) // _MILLION)

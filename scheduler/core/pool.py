@@ -182,12 +182,12 @@ class PoolScheduler:
             tenant = self._tenant(event.tenant, queue, tenant_weight)
             flow = Flow(event.flow, host, queue, tenant, event.weight, self._flows_seen, boost_at_ns=now_ns)
             self.flows[event.flow] = flow
-            self._become(flow, event, tenant_weight)
+            self._become(flow, event, tenant_weight, now_ns)
             flow.boost_ns = _FAR_NS
         else:
             self._unqueue(flow)
             self._set_active(flow, active=False)
-            self._become(flow, event, tenant_weight)
+            self._become(flow, event, tenant_weight, now_ns)
         self._requeue(flow, now_ns)
 
     def close(self, name: str) -> None:
@@ -195,7 +195,11 @@ class PoolScheduler:
         flow = self.flows.get(name)
         if flow is None:
             return
-        self.book.tickets.pop(name, None)
+        if (ticket := self.book.tickets.pop(name, None)) is not None:
+            self._count(flow, flow.counted, flow.reserve_counted + ticket.slots)
+            flow.expires_ns = max(flow.expires_ns, ticket.expires_ns)
+            if not flow.expiry_queued:
+                self._queue_expiry(flow)
         self._unqueue(flow)
         self._withdraw(flow)
         self._set_active(flow, active=False)
@@ -297,9 +301,12 @@ class PoolScheduler:
                 self.settings.host, event.flow, pool, event.request, Reason.UNKNOWN_FLOW, self.settings.horizon_ns
             )
         known = self.book.tickets.get(event.flow)
-        if known is not None and known.request == event.request:
-            return self._ticket_granted(flow, known)
+        if known is not None and known.request == event.request and self._ticket_left_ns(known, now_ns) > 0:
+            return self._ticket_granted(flow, known, now_ns)
         slots = self.book.slots_for(event.cost_ns, event.within_ns)
+        if known is not None:
+            # Its holder may not hear of the new one.
+            slots = max(slots, known.slots)
         free = self.reserve_free(learning=self.learning(now_ns)) + (known.slots if known is not None else 0)
         if not self.up or slots > free:
             self.book.denied += 1
@@ -309,32 +316,38 @@ class PoolScheduler:
         expires_ns = now_ns + life_ns(
             self.settings.critical_ttl_ns, self.settings.clock_ppm, self.settings.drain_ns + event.within_ns
         )
+        if known is not None:
+            expires_ns = max(expires_ns, known.expires_ns)
         ticket = Ticket(
-            event.flow, event.request, self._numbers.next(), slots, event.cost_ns, event.within_ns, expires_ns
+            event.flow, event.request, self._numbers.next(), slots, event.cost_ns, event.within_ns, now_ns, expires_ns
         )
         self.book.tickets[event.flow] = ticket
         self.book.issued += 1
-        return self._ticket_granted(flow, ticket)
+        return self._ticket_granted(flow, ticket, now_ns)
 
     def close_ticket(self, name: str) -> None:
         """The guest runs again, or was never stopped: the slots are free."""
         self.book.tickets.pop(name, None)
 
-    def _ticket_granted(self, flow: Flow, ticket: Ticket) -> TicketGranted:
-        critical_ttl_ns = self.settings.critical_ttl_ns
+    def _ticket_left_ns(self, ticket: Ticket, now_ns: int) -> int:
+        return self.settings.critical_ttl_ns - (now_ns - ticket.granted_ns)
+
+    def _ticket_granted(self, flow: Flow, ticket: Ticket, now_ns: int) -> TicketGranted:
         lease = Lease(
             ticket.lease, flow.name, self.settings.pool, self._epoch, ServiceClass.CRITICAL, ticket.slots,
-            ticket.cost_ns, critical_ttl_ns,
+            ticket.cost_ns, self._ticket_left_ns(ticket, now_ns),
         )  # fmt: skip
         return TicketGranted(flow.host, ticket.request, lease)
 
-    def _use_ticket(self, flow: Flow) -> None:
+    def _use_ticket(self, flow: Flow, now_ns: int) -> None:
         """The guest has been stopped: what its ticket promised is granted, and charged like any other work."""
         ticket = self.book.tickets.get(flow.name)
         if ticket is not None and flow.ticket_used != ticket.lease:
             flow.ticket_used = ticket.lease
             self._outstanding(flow, flow.granted_ns + ticket.cost_ns, flow.used_ns)
             flow.queue.charge(flow, ticket.cost_ns)
+            if flow.cap_ns_s:
+                charge_cap(flow, ticket.cost_ns, now_ns)
 
     # Time
 
@@ -676,7 +689,7 @@ class PoolScheduler:
             self._tenants[key] = Tenant(name, weight, len(self._tenants))
         return self._tenants[key]
 
-    def _become(self, flow: Flow, event: FlowOpened, tenant_weight: int) -> None:
+    def _become(self, flow: Flow, event: FlowOpened, tenant_weight: int, now_ns: int) -> None:
         flow.weight = event.weight
         flow.reservation_ns_s, flow.cap_ns_s = event.reservation_ns_s, event.cap_ns_s
         flow.deadline_ns, flow.remaining_ns = event.deadline_ns, event.remaining_ns
@@ -687,7 +700,7 @@ class PoolScheduler:
             # Another queue has another virtual time.
             flow.queue, flow.tenant, flow.finish = queue, tenant, 0
         if flow.phase is Phase.STOPPED:
-            self._use_ticket(flow)
+            self._use_ticket(flow, now_ns)
 
     def _set_active(self, flow: Flow, *, active: bool) -> None:
         if flow.active == active:

@@ -34,6 +34,7 @@ class Ticket:
     slots: int
     cost_ns: int
     within_ns: int
+    granted_ns: int
     expires_ns: int
 
 
