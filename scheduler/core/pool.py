@@ -1,7 +1,8 @@
 """One pool: who gets the next grant, and which slots are whose. Pure; `machine` is the only caller.
 
 A grant is a quantum of budget for one flow, charged to its tags when it is made. What all flows have been granted and
-not done yet never exceeds the pool's horizon, so grants follow completions, whatever rate the device has (a bucket that
+not done yet never exceeds the pool's horizon by more than the part of the reserve, so grants follow completions,
+whatever rate the device has (a bucket that
 is filled by what comes back, as in Seastar's I/O queue). A grant needs slots: a flow that has no lease gets one with
 the window that its share of the weights is worth. Where there is no room the flow whose turn it is waits, nobody behind
 it is served meanwhile, and leases are made smaller or ended until there is.
@@ -219,6 +220,10 @@ class PoolScheduler:
                     queue.active_weight += weight - tenant.weight
                 tenant.weight = weight
 
+    def _most_ahead_ns(self, flow: Flow) -> int:
+        """Its share of the horizon, or one grant: who never says what it has done must not have all of it."""
+        return max(self.lease_cost_ns, self.settings.horizon_ns * self.share_ns_s(flow) // NS_PER_S)
+
     # What holders say
 
     def report(self, report: FlowReport, now_ns: int) -> Reason | None:
@@ -229,7 +234,7 @@ class PoolScheduler:
         if report.used_ns > flow.used_ns:
             self._done(flow, report.used_ns, now_ns)
         flow.heard = True
-        flow.demand_ns = max(0, report.demand_ns)
+        flow.demand_ns = max(0, min(report.demand_ns, self._most_ahead_ns(flow)))
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
         void = self._acknowledge(flow, report, now_ns) if report.lease else None
         # Most of the time it waits where it waited before.
@@ -390,7 +395,7 @@ class PoolScheduler:
         if not self.up:
             return
         learning = self.learning(now_ns)
-        while self.outstanding_ns < self._most_outstanding_ns:
+        while True:
             flow, due = self._next(now_ns, learning=learning)
             if flow is None:
                 return
@@ -407,7 +412,7 @@ class PoolScheduler:
             critical = None
         if critical is not None and self.critical_outstanding_ns < self._most_critical_ns:
             return critical, False
-        if learning:
+        if learning or self.outstanding_ns >= self._most_outstanding_ns:
             return None, False
         due = self._reservations.head() if self._reservations.size else None
         if due is not None and due.reservation_tag_ns <= now_ns:
