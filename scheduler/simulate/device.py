@@ -15,6 +15,7 @@ from math import ceil
 import simpy
 
 from scheduler.core.units import AcceleratorKind
+from scheduler.simulate.memory_demand import MemoryDemand
 from scheduler.simulate.parameters import DeviceModel, Operation
 
 
@@ -31,7 +32,13 @@ class Device:
     """Slots are descriptors; `refused` counts submissions that found too few of them free."""
 
     def __init__(
-        self, env: simpy.Environment, name: str, kind: AcceleratorKind, model: DeviceModel, scale: int
+        self,
+        env: simpy.Environment,
+        name: str,
+        kind: AcceleratorKind,
+        model: DeviceModel,
+        scale: int,
+        memory: MemoryDemand,
     ) -> None:
         self._env = env
         self.name = name
@@ -40,6 +47,9 @@ class Device:
         self.slots = model.slots * scale
         self.engines = model.engines
         self._work_ns_b = model.work_ns_b
+        self._memory = memory
+        #: What it reads while it is busy: its slowest operation is the one that lasts.
+        self._reads_b_ns = model.engines / max(model.work_ns_b.values())
         self._pending: deque[_Submission] = deque()
         self._critical: deque[_Submission] = deque()
         self._busy_until_ns = 0
@@ -48,6 +58,7 @@ class Device:
         self.up = True
         self.refused = 0
         self.completed = 0
+        self._unfinished = 0
 
     def work_ns(self, operation: Operation, size_bytes: float) -> int:
         """Device-ns that `operation` on so many bytes takes. Raises KeyError if the device does not do it."""
@@ -97,8 +108,11 @@ class Device:
         else:
             self._busy_until_ns = submission.end_ns
             self._pending.append(submission)
+        if not self._unfinished:
+            self._memory.add(self._reads_b_ns)
+        self._unfinished += 1
         timer = self._env.timeout(submission.end_ns - now_ns, submission)
-        timer.callbacks.append(_complete)
+        timer.callbacks.append(self._complete)
         return done
 
     def busy_ns(self) -> int:
@@ -137,9 +151,11 @@ class Device:
                 self._finished_ns += submission.work_ns
                 self.completed += submission.descriptors
 
-
-def _complete(timer: simpy.Event) -> None:
-    submission = timer.value
-    assert isinstance(submission, _Submission)
-    if not submission.done.triggered:
-        submission.done.succeed(True)
+    def _complete(self, timer: simpy.Event) -> None:
+        submission = timer.value
+        assert isinstance(submission, _Submission)
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._memory.add(-self._reads_b_ns)
+        if not submission.done.triggered:
+            submission.done.succeed(True)

@@ -16,7 +16,7 @@ class FairShare:
 
     def __init__(self, env: simpy.Environment, capacity: float, limit: float = inf) -> None:
         self._env = env
-        self._capacity = capacity
+        self.capacity = capacity
         self._limit = limit
         self._virtual = 0.0
         self._at_ns = 0
@@ -32,6 +32,11 @@ class FairShare:
     def users(self) -> int:
         """Jobs and occupants, now."""
         return len(self._ends) + self._occupants
+
+    @property
+    def rate(self) -> float:
+        """What each user gets now, units per ns."""
+        return self._rate
 
     def used(self) -> float:
         """Units served so far."""
@@ -73,7 +78,7 @@ class FairShare:
 
     def _settle(self) -> None:
         """After a change of users: the new rate, and a timer for the next end."""
-        self._rate = min(self._limit, self._capacity / max(1, self.users))
+        self._rate = min(self._limit, self.capacity / max(1, self.users))
         if not self._ends:
             self._timer_ns = -1
             return

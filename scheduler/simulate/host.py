@@ -1,7 +1,6 @@
 """A host: CPUs and a link that threads share evenly, DRAM that slows everybody when it is short, and devices."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import simpy
@@ -9,6 +8,7 @@ import simpy
 from scheduler.core.units import AcceleratorKind
 from scheduler.simulate.device import Device
 from scheduler.simulate.fair_share import FairShare
+from scheduler.simulate.memory_demand import MemoryDemand
 from scheduler.simulate.parameters import Parameters
 from scheduler.simulate.scenario import HostSpec
 
@@ -22,29 +22,16 @@ class Host:
         self.name = spec.name
         self.cpus = FairShare(env, spec.cpus, limit=1.0)
         self.link = None if spec.link_b_ns is None else FairShare(env, spec.link_b_ns)
+        self.memory = MemoryDemand(parameters.memory_b_ns)
         self.devices: dict[AcceleratorKind, list[Device]] = {
             kind: [
-                Device(env, f"{spec.name}/{kind.value}/{index}", kind, parameters.devices[kind], scale)
+                Device(env, f"{spec.name}/{kind.value}/{index}", kind, parameters.devices[kind], scale, self.memory)
                 for index in range(count)
             ]
             for kind, count in spec.devices.items()
             if count
         }
-        self._memory_b_ns = parameters.memory_b_ns
-        self._memory_demand_b_ns = 0.0
 
     def all_devices(self) -> list[Device]:
         """Of all kinds, by name."""
         return [device for devices in self.devices.values() for device in devices]
-
-    @contextmanager
-    def reading(self, bytes_per_ns: float) -> Generator[float, None, None]:
-        """Read memory at that rate meanwhile; yields by what factor DRAM stretches the work (1: not at all).
-
-        Everybody's demand is stretched alike; what comes later slows only what begins after it.
-        """
-        self._memory_demand_b_ns += bytes_per_ns
-        try:
-            yield max(1.0, self._memory_demand_b_ns / self._memory_b_ns)
-        finally:
-            self._memory_demand_b_ns -= bytes_per_ns

@@ -8,7 +8,7 @@ round ends when everything of it has arrived (multifd's SYNC).
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import simpy
 
@@ -80,8 +80,9 @@ class Migration:
         self._all_arrived: simpy.Event | None = None
 
     @property
-    def phase(self) -> Phase:
-        return Phase.STOPPED if self.stopped else self.spec.phase
+    def running(self) -> bool:
+        """Whether it has been submitted, and has not ended."""
+        return self.spec.submitted_ns <= self._env.now and self.finished_ns is None
 
     def run(self) -> Process:
         """Migrate, from submission to the destination's first instruction."""
@@ -232,12 +233,17 @@ class Migration:
         if cpu_ns <= 0:
             return
         streaming = self._streaming[host.name]
-        others = streaming.average() * (self.spec.channels - 1) / self.spec.channels
-        slower = 1 + self.world.parameters.interference * others
+        slower = self.interference(host)
         streaming.begin()
-        with host.reading(size_bytes / (cpu_ns * slower)) as stretch:
+        # A thread that shares its CPU reads so much less.
+        with host.memory.reading(size_bytes / (cpu_ns * slower) * host.cpus.rate) as stretch:
             yield host.cpus.work(cpu_ns * slower * stretch)
         streaming.end()
+
+    def interference(self, host: Host) -> float:
+        """By what factor its other threads slow one that streams memory."""
+        others = self._streaming[host.name].average() * (self.spec.channels - 1) / self.spec.channels
+        return 1 + self.world.parameters.interference * others
 
     def kinds(self) -> list[tuple[Host, AcceleratorKind]]:
         """The pools it could use: where, and what."""
@@ -248,7 +254,3 @@ class Migration:
             (self.destination, self.world.codec.kind),
         ]
         return [(host, kind) for host, kind in wanted if kind is not None and host.devices.get(kind)]
-
-    def facts(self) -> dict[str, Any]:
-        """For the trace: what there is to compare two runs by."""
-        return {"vm": self.spec.name, "finished_ns": self.finished_ns, "wire_bytes": round(self.wire_bytes)}

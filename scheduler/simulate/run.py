@@ -6,6 +6,7 @@ from typing import Any
 
 from scheduler.simulate.fit import calibrated
 from scheduler.simulate.hardware import Fifo, Retry
+from scheduler.simulate.kuaka import Kuaka
 from scheduler.simulate.policy import Indifferent, Policy
 from scheduler.simulate.results import RunResult, collect
 from scheduler.simulate.scenario import Scenario
@@ -13,7 +14,7 @@ from scheduler.simulate.scenarios import Parameters, Study
 from scheduler.simulate.world import World
 
 #: In the order of tables.
-POLICIES: dict[str, Callable[[], Policy]] = {"cpu": Indifferent, "fifo": Fifo, "retry": Retry}
+POLICIES: dict[str, Callable[[], Policy]] = {"cpu": Indifferent, "fifo": Fifo, "retry": Retry, "kuaka": Kuaka}
 
 
 @dataclass(frozen=True, slots=True)

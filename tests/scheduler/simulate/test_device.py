@@ -2,6 +2,7 @@ import simpy
 
 from scheduler.core.units import AcceleratorKind
 from scheduler.simulate.device import Device
+from scheduler.simulate.memory_demand import MemoryDemand
 from scheduler.simulate.parameters import DeviceModel, Operation
 
 _MODEL = DeviceModel(slots=8, engines=2, work_ns_b={Operation.SCAN: 1.0})
@@ -9,7 +10,7 @@ _MODEL = DeviceModel(slots=8, engines=2, work_ns_b={Operation.SCAN: 1.0})
 
 def _device(scale: int = 1) -> tuple[simpy.Environment, Device]:
     env = simpy.Environment()
-    return env, Device(env, "a/dsa/0", AcceleratorKind.DSA, _MODEL, scale)
+    return env, Device(env, "a/dsa/0", AcceleratorKind.DSA, _MODEL, scale, MemoryDemand(100.0))
 
 
 def test_engines_share_a_submission() -> None:
