@@ -49,6 +49,8 @@ _FAR_NS = 1 << 62
 #: Descriptors that may be on their way out while their leases are counted as over.
 _SLACK_SLOTS = 4
 _OVER_OCCUPIED_SAMPLES = 2
+#: Of a window, what may be missing or too much.
+_SMALL_PART = 8
 _LOW = (ServiceClass.BULK, ServiceClass.BACKGROUND)
 
 
@@ -114,6 +116,9 @@ class PoolScheduler:
         self._capped: TaggedHeap[Flow] = TaggedHeap()
         self._expiries: list[tuple[int, int, Flow]] = []
         self._flows_seen = 0
+        #: Active flows with reservations, and the sum of these.
+        self._reserved: dict[Flow, None] = {}
+        self.reserved_ns_s = 0
         #: Flows with slots, in the order they got them; not those that are closing.
         self._holders: dict[Flow, None] = {}
         #: Flows whose holders must be told, in order; whether because they asked.
@@ -162,14 +167,16 @@ class PoolScheduler:
         return now_ns < self.learning_until_ns
 
     def share_ns_s(self, flow: Flow) -> int:
-        """What its weight gives a flow of the pool, per second, among those that are active."""
+        """What a flow may expect of the pool, per second, among those that are active: what its weight gives it of what
+        is not reserved, or its reservation."""
         tenant = flow.tenant
         weights = flow.queue.active_weight + (0 if tenant.active_weight else tenant.weight)
         own = tenant.active_weight + (0 if flow.active else flow.weight)
-        share = self.rate_ns_s * tenant.weight * flow.weight // (weights * own)
+        rate_ns_s = self.rate_ns_s - min(self.reserved_ns_s, self.rate_ns_s)
+        share = rate_ns_s * tenant.weight * flow.weight // (weights * own)
         if flow.queue is self.background and self.bulk.active_weight:
             share = share * self.settings.background_floor // PERMILLE
-        return share
+        return max(share, flow.reservation_ns_s) if flow.reservation_ns_s else share
 
     # Flows come, change and go
 
@@ -221,8 +228,9 @@ class PoolScheduler:
                 tenant.weight = weight
 
     def _most_ahead_ns(self, flow: Flow) -> int:
-        """Its share of the horizon, or one grant: who never says what it has done must not have all of it."""
-        return max(self.lease_cost_ns, self.settings.horizon_ns * self.share_ns_s(flow) // NS_PER_S)
+        """Twice its share of the horizon and one grant: who never says what it has done must not have all of it, but
+        who is served a little later than others must not lose its turn for it."""
+        return self.lease_cost_ns + 2 * self.settings.horizon_ns * self.share_ns_s(flow) // NS_PER_S
 
     # What holders say
 
@@ -469,6 +477,11 @@ class PoolScheduler:
         """Slots of the reserve that nobody has."""
         return self.book.usable(learning=learning) - self.book.taken - self.reserve_counted
 
+    def _room_for(self, flow: Flow) -> int:
+        """Slots that a flow may have: all that are free but those that others need for what they have reserved."""
+        kept = sum(max(0, self.window_of(other) - other.counted) for other in self._reserved if other is not flow)
+        return self.general_free - kept
+
     def window_of(self, flow: Flow) -> int:
         """The window that a flow's share is worth."""
         worth = self.usable_slots * self.share_ns_s(flow) // self.rate_ns_s
@@ -483,9 +496,10 @@ class PoolScheduler:
                 # Its holder may not have heard yet that it has lost what it had.
                 self._count(flow, flow.counted, max(flow.reserve_counted, reserve))
                 return True
-        window = min(self.window_of(flow), self.general_free)
+        room = self._room_for(flow) if self._reserved else self.general_free
+        window = min(self.window_of(flow), room)
         if window < self.settings.least_window and flow.service_class is not ServiceClass.CRITICAL:
-            self._reclaim()
+            self._reclaim(room)
             return False
         if window <= 0:
             return False
@@ -493,10 +507,10 @@ class PoolScheduler:
         self._count(flow, max(flow.counted, window), flow.reserve_counted)
         return True
 
-    def _reclaim(self) -> None:
-        """Somebody's turn has come and there is no room: windows shrink to their shares, those without work end."""
+    def _reclaim(self, room: int) -> None:
+        """Somebody's turn has come and there is too little room: windows shrink to their shares, those without work end."""
         promised = sum(flow.counted - flow.window for flow in self._holders)
-        if self.general_free + promised >= self.settings.least_window:
+        if room + promised >= self.settings.least_window:
             return
         for flow in self._holders:
             if not flow.window:
@@ -506,13 +520,15 @@ class PoolScheduler:
                 self._set_window(flow, target, flow.reserve_window)
                 self._touched.setdefault(flow, False)
 
-    def _grow(self, flow: Flow) -> None:
-        """Let a holder have what its share is worth, as far as there is room."""
-        target = min(self.window_of(flow), flow.counted + self.general_free)
-        # Small steps are not worth a message that must be acknowledged.
-        if flow.window and target > flow.window + flow.window // 4:
+    def _fit(self, flow: Flow) -> None:
+        """Let a holder have what its share is worth, as far as there is room: who has more slots gets more done."""
+        target = min(self.window_of(flow), flow.counted + self._room_for(flow))
+        # Small steps are not worth a lease that must be acknowledged.
+        if flow.window and target > flow.window + flow.window // _SMALL_PART:
             self._set_window(flow, target, flow.reserve_window)
             self._count(flow, target, flow.reserve_counted)
+        elif flow.window > self.window_of(flow) * (_SMALL_PART + 1) // _SMALL_PART:
+            self._set_window(flow, self.window_of(flow), flow.reserve_window)
 
     def _set_window(self, flow: Flow, window: int, reserve_window: int) -> None:
         if (window, reserve_window) != (flow.window, flow.reserve_window):
@@ -545,7 +561,7 @@ class PoolScheduler:
                 if flow.reserve_window and flow.service_class is not ServiceClass.CRITICAL:
                     self._set_window(flow, flow.window, 0)
                 if not self.learning(now_ns):
-                    self._grow(flow)
+                    self._fit(flow)
         return None
 
     def _give_back(self, flow: Flow) -> None:
@@ -711,11 +727,20 @@ class PoolScheduler:
         if flow.active == active:
             return
         flow.active = active
+        if flow.reservation_ns_s:
+            self._reserve(flow, active=active)
         tenant = flow.tenant
         before = bool(tenant.active_weight)
         tenant.active_weight += flow.weight if active else -flow.weight
         if before != bool(tenant.active_weight):
             flow.queue.active_weight += tenant.weight if active else -tenant.weight
+
+    def _reserve(self, flow: Flow, *, active: bool) -> None:
+        if active:
+            self._reserved[flow] = None
+        else:
+            del self._reserved[flow]
+        self.reserved_ns_s += flow.reservation_ns_s if active else -flow.reservation_ns_s
 
     def _class(self, flow: Flow, now_ns: int) -> ServiceClass:
         if flow.deadline_ns is None and flow.phase in (Phase.PRECOPY, Phase.BACKGROUND):
