@@ -89,7 +89,9 @@ def demo(
         str | None, typer.Option(help="The source QEMU's own: none, legacy or multifd (QEMU 9.0 or newer).")
     ] = None,
     normal_page_ratio: Annotated[float, typer.Option(help="Percentage of pages that are not zero.")] = 60,
-    dirty_rate: Annotated[str, typer.Option(help="What each guest writes per second.")] = "20MiB",
+    dirty_rate: Annotated[
+        str | None, typer.Option(help="What each guest writes per second; 20MiB, or less so that all write 40MiB.")
+    ] = None,
     link_rate: Annotated[
         str | None, typer.Option(help="Wire bytes per second of all guests together, e.g. 50MB; no cap without it.")
     ] = None,

@@ -11,7 +11,7 @@ The rules:
 * The sum of all holds never exceeds the window, and none is given once the budget is used up or the deadline has
   passed. A batch may end beyond the budget: work is a running total, so the excess is paid for later.
 * A hold has at least one slot and at most what was asked: a thread's share is window / threads, where the threads are
-  those that asked in the last 100 ms. A thread whose share is not free waits, first come first served, at most
+  those that asked in the last 100 ms, but not below 64, where waiting for pieces eats up what the device saves. A thread whose share is not free waits, first come first served, at most
   `timeout_ns`; then it takes what is free, or nothing.
 * No credit (no lease, no budget, no slots in time) is an answer, not an error. It is never held across a socket read
   or write, and a hold that is not released stays taken until the lease ends, as it must.
@@ -34,6 +34,8 @@ from scheduler.process_identity import ProcessIdentity
 WAIT_NS = 2_000_000
 #: A waiter looks this often whether the client has given it more: nobody wakes it then.
 _LOOK_NS = 500_000
+#: What a thread takes rather than its share, where that is less.
+_LEAST_SHARE = 64
 #: A thread that has not asked for so long has no share.
 _SHARER_NS = 100_000_000
 #: Sharers are counted anew so often.
@@ -216,7 +218,7 @@ class Credit:
         sequence, grant = self._grant()
         if not self._usable(grant, now_ns):
             return None
-        wanted = min(slots, max(1, grant.window // self._threads))
+        wanted = min(slots, grant.window, max(_LEAST_SHARE, grant.window // self._threads))
         free = grant.window - self._values[_IN_FLIGHT]
         if free < (1 if last else wanted):
             return None

@@ -2,7 +2,9 @@
 
 Costs per page follow what was measured since the last look, an eighth of it each time. What was never measured is not
 guessed: as long as either path has not been tried everything may go to the device, and what gets no credit there tries
-the CPU.
+the CPU. A few pages are no measurement: the first batch opens the device and touches its memory. And a measurement gets
+old: where nothing has gone to the device for two seconds, because it did not pay, its costs are forgotten and it is
+tried again; a machine that was busy then may be idle now.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,10 @@ _PAGE_BYTES = 4096
 _BATCH_PAGES = 128
 #: Part of a new measurement.
 _SMOOTHING = 8
+#: Pages that make a measurement.
+_LEAST_PAGES = 512
+#: Ticks without a page for the device, after which it is tried again.
+_OLD_TICKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,15 @@ class _PerPage:
 
     def __init__(self) -> None:
         self.cost_ns: int | None = None
+        self._spent_ns = self._pages = 0
 
     def observe(self, spent_ns: int, pages: int) -> None:
-        if pages > 0:
-            measured = max(1, spent_ns // pages)
+        self._spent_ns += spent_ns
+        self._pages += pages
+        if self._pages >= _LEAST_PAGES:
+            measured = max(1, self._spent_ns // self._pages)
             self.cost_ns = measured if self.cost_ns is None else self.cost_ns + (measured - self.cost_ns) // _SMOOTHING
+            self._spent_ns = self._pages = 0
 
 
 class FlowSplit:
@@ -57,6 +67,7 @@ class FlowSplit:
         self._device = _PerPage()
         self._device_cpu = _PerPage()
         self._cpu = _PerPage()
+        self._unused_ticks = 0
 
     @property
     def device_permille(self) -> int:
@@ -66,6 +77,9 @@ class FlowSplit:
     def observe(self, before: FlowCounters, now: FlowCounters) -> None:
         """What the workers did between two looks."""
         device_pages = now.accelerator_pages - before.accelerator_pages
+        self._unused_ticks = 0 if device_pages else self._unused_ticks + 1
+        if self._unused_ticks >= _OLD_TICKS and not self.device_permille:
+            self._device, self._device_cpu, self.state = _PerPage(), _PerPage(), None
         self._device.observe(now.used_ns - before.used_ns, device_pages)
         self._device_cpu.observe(now.accelerator_cpu_ns - before.accelerator_cpu_ns, device_pages)
         self._cpu.observe(now.cpu_ns - before.cpu_ns, now.cpu_pages - before.cpu_pages)

@@ -15,6 +15,7 @@ from pipeline.wire.handshake import MAX_CHANNELS
 
 MAX_VMS = 64
 _DEFAULT_CODEC = "zstd"
+_DIRTY_BYTES_S, _ALL_DIRTY_BYTES_S = 20 << 20, 40 << 20
 
 ZeroPageDetection: TypeAlias = Literal["none", "legacy", "multifd"]
 
@@ -99,7 +100,7 @@ def parse_options(
     destination_qemu: str | None,
     zero_page_detection: str | None,
     normal_page_ratio: float,
-    dirty_rate: str,
+    dirty_rate: str | None,
     link_rate: str | None,
     workers: int,
     weights: str | None = None,
@@ -116,12 +117,17 @@ def parse_options(
         destination_qemu,
         _detection(zero_page_detection),
         normal_page_ratio,
-        _rate("--dirty-rate", dirty_rate),
+        _dirty_rate(vms) if dirty_rate is None else _rate("--dirty-rate", dirty_rate),
         None if link_rate is None else _rate("--link-rate", link_rate),
         workers,
         _weights(weights),
         devices.absolute() if devices is not None else None,
     )
+
+
+def _dirty_rate(vms: int) -> int:
+    """What a guest writes per second if nobody says: all of them together no more than two cores can keep up with."""
+    return min(_DIRTY_BYTES_S, _ALL_DIRTY_BYTES_S // max(1, vms))
 
 
 def _weights(text: str | None) -> tuple[int, ...]:

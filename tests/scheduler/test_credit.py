@@ -212,14 +212,27 @@ def test_a_hold_that_comes_back_goes_to_who_waits_longest(tmp_path: Path) -> Non
     assert order == ["a", "b", "c"]
 
 
-def test_two_threads_have_half_the_window_each(row: Row) -> None:
+def second_thread_asks(row: Row) -> None:
     held(row.credit.acquire(16, 1)).release(1)
     mine = threading.Thread(target=lambda: held(row.credit.acquire(1, 1)).release(1))
     mine.start()
     mine.join()
-    first = held(row.credit.acquire(16, 1))
-    assert first.slots == 8
-    assert held(row.credit.acquire(16, 1)).slots == 8
+
+
+def test_two_threads_have_half_the_window_each(row: Row) -> None:
+    row.publish(window=256)
+    second_thread_asks(row)
+    first = held(row.credit.acquire(256, 1))
+    assert first.slots == 128
+    assert held(row.credit.acquire(256, 1)).slots == 128
+
+
+def test_share_that_would_not_pay_is_taken_whole_by_the_one_who_comes_first(row: Row) -> None:
+    second_thread_asks(row)
+    first = held(row.credit.acquire(64, 1))
+    assert first.slots == 16
+    assert row.credit.acquire(64, 1, timeout_ns=0) is None
+    first.release(1)
 
 
 def test_a_waiter_sees_what_the_client_grants_meanwhile(tmp_path: Path) -> None:
