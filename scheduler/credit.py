@@ -11,8 +11,9 @@ The rules:
 * The sum of all holds never exceeds the window, and none is given once the budget is used up or the deadline has
   passed. A batch may end beyond the budget: work is a running total, so the excess is paid for later.
 * A hold has at least one slot and at most what was asked: a thread's share is window / threads, where the threads are
-  those that asked in the last 100 ms, but not below 64, where waiting for pieces eats up what the device saves. A thread whose share is not free waits, first come first served, at most
-  `timeout_ns`; then it takes what is free, or nothing.
+  those that asked in the last 100 ms, but not below 64, where waiting for pieces eats up what the device saves. A
+  thread whose share is not free waits, first come first served, at most `timeout_ns`; then it takes what is free, or
+  nothing.
 * No credit (no lease, no budget, no slots in time) is an answer, not an error. It is never held across a socket read
   or write, and a hold that is not released stays taken until the lease ends, as it must.
 
