@@ -71,8 +71,7 @@ class DeviceDeflateCodec:
             return self._encode_alone(pages, count)
         began_ns = self._cpu_clock()
         source = np.frombuffer(pages, dtype=np.uint8)
-        device.memory[: len(source)] = source
-        if not self._run(device, Operation.COMPRESS, self._page_jobs[:count], PAGE_BYTES):
+        if not self._run(device, Operation.COMPRESS, self._page_jobs[:count], PAGE_BYTES, source):
             self._credit.count(accelerator_cpu_ns=self._cpu_clock() - began_ns)
             return self._encode_alone(pages, count)
         status = device.status[:count].tobytes()
@@ -108,10 +107,9 @@ class DeviceDeflateCodec:
             return self._decode_alone(streams, size_bytes)
         began_ns = self._cpu_clock()
         packed = np.frombuffer(b"".join(streams), dtype=np.uint8)
-        device.memory[: len(packed)] = packed
         lengths = np.fromiter(map(len, streams), dtype=np.uint32, count=len(streams))
         jobs = _decode_jobs(lengths, size_bytes)
-        if not self._run(device, Operation.DECOMPRESS, jobs, size_bytes):
+        if not self._run(device, Operation.DECOMPRESS, jobs, size_bytes, packed):
             self._credit.count(accelerator_cpu_ns=self._cpu_clock() - began_ns)
             return self._decode_alone(streams, size_bytes)
         good = (device.status[: len(jobs)] == Status.OK) & (device.output_bytes[: len(jobs)] == size_bytes)
@@ -148,8 +146,13 @@ class DeviceDeflateCodec:
             return None
         return self._usable(Operation.DECOMPRESS, total_bytes // PAGE_BYTES, total_bytes)
 
-    def _run(self, device: Device, operation: Operation, jobs: Descriptors, size_bytes: int) -> int:
-        """Have the device do jobs, as far as credit and queue allow; returns how many it took from the front."""
+    def _run(
+        self, device: Device, operation: Operation, jobs: Descriptors, size_bytes: int, source: NDArray[np.uint8]
+    ) -> int:
+        """Have the device do jobs, as far as credit and queue allow; returns how many it took from the front.
+
+        `source` is copied to it once there is credit: most batches of a busy pool get none, and must not pay for that.
+        """
         cost_ns = device.cost.cost_ns(operation, size_bytes)
         device.status[: len(jobs)] = Status.PENDING
         credit_ends_ns = self._clock() + CREDIT_WAIT_NS
@@ -166,6 +169,8 @@ class DeviceDeflateCodec:
             try:
                 if hold.slots < least or not hold.current():
                     break
+                if not taken:
+                    device.memory[: len(source)] = source
                 piece = jobs[taken : taken + hold.slots]
                 accepted = self._access.submit(operation, piece, taken)
                 alive = self._access.settle()
