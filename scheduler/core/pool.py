@@ -228,9 +228,12 @@ class PoolScheduler:
                 tenant.weight = weight
 
     def _most_ahead_ns(self, flow: Flow) -> int:
-        """Twice its share of the horizon and one grant: who never says what it has done must not have all of it, but
-        who is served a little later than others must not lose its turn for it."""
-        return self.lease_cost_ns + 2 * self.settings.horizon_ns * self.share_ns_s(flow) // NS_PER_S
+        """Twice its share of the horizon and one grant, so that who is served a little later than others does not lose
+        its turn for it; but what is left for the others is at least half of theirs, or who never says what it has done
+        would keep all of it."""
+        most_ns, rate_ns_s = self._most_outstanding_ns, self.rate_ns_s
+        share_ns = most_ns * self.share_ns_s(flow) // rate_ns_s
+        return max(self.lease_cost_ns, min(self.lease_cost_ns + 2 * share_ns, (most_ns + share_ns) // 2))
 
     # What holders say
 
