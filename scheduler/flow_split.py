@@ -5,6 +5,9 @@ guessed: as long as either path has not been tried everything may go to the devi
 the CPU. A few pages are no measurement: the first batch opens the device and touches its memory. And a measurement gets
 old: where nothing has gone to the device for two seconds, because it did not pay, its costs are forgotten and it is
 tried again; a machine that was busy then may be idle now.
+
+How fast the CPU path is follows from what it did in a tick's time, not from its cost alone: a flow that shares its cores
+with guests and other flows gets a fraction of them, and the device is worth the more.
 """
 
 from dataclasses import dataclass
@@ -67,6 +70,8 @@ class FlowSplit:
         self._device = _PerPage()
         self._device_cpu = _PerPage()
         self._cpu = _PerPage()
+        #: What the CPU path did of late; 0: nothing yet.
+        self._cpu_bytes_s = 0
         self._unused_ticks = 0
 
     @property
@@ -74,7 +79,7 @@ class FlowSplit:
         """Share of the work that is best given to the device."""
         return PERMILLE if self.state is None else self.state.split.device_permille
 
-    def observe(self, before: FlowCounters, now: FlowCounters) -> None:
+    def observe(self, before: FlowCounters, now: FlowCounters, elapsed_ns: int) -> None:
         """What the workers did between two looks."""
         device_pages = now.accelerator_pages - before.accelerator_pages
         self._unused_ticks = 0 if device_pages else self._unused_ticks + 1
@@ -82,7 +87,12 @@ class FlowSplit:
             self._device, self._device_cpu, self.state = _PerPage(), _PerPage(), None
         self._device.observe(now.used_ns - before.used_ns, device_pages)
         self._device_cpu.observe(now.accelerator_cpu_ns - before.accelerator_cpu_ns, device_pages)
-        self._cpu.observe(now.cpu_ns - before.cpu_ns, now.cpu_pages - before.cpu_pages)
+        cpu_pages = now.cpu_pages - before.cpu_pages
+        self._cpu.observe(now.cpu_ns - before.cpu_ns, cpu_pages)
+        if cpu_pages:
+            done_bytes_s = cpu_pages * _PAGE_BYTES * NS_PER_S // max(1, elapsed_ns)
+            before_bytes_s = self._cpu_bytes_s or done_bytes_s
+            self._cpu_bytes_s = before_bytes_s + (done_bytes_s - before_bytes_s) // _SMOOTHING
 
     def decide(self, outlook: Outlook | None, host_busy_permille: int, *, critical: bool) -> None:
         """Once a tick."""
@@ -93,7 +103,7 @@ class FlowSplit:
             batch_bytes=_BATCH_PAGES * _PAGE_BYTES,
             wait_ns=max(0, outlook.wait_ns),
             device_bytes_s=max(0, outlook.share_ns_s) * _PAGE_BYTES // device_ns,
-            cpu_bytes_s=max(1, self.terms.threads * NS_PER_S * _PAGE_BYTES // cpu_ns),
+            cpu_bytes_s=max(1, min(self._cpu_bytes_s, self.terms.threads * NS_PER_S * _PAGE_BYTES // cpu_ns)),
             link_bytes_s=self.terms.link_bytes_s,
             ratio_device_permille=self.terms.ratio_device_permille,
             ratio_cpu_permille=self.terms.ratio_cpu_permille,

@@ -69,7 +69,7 @@ class FlowState:
             if now.asked_ns:
                 self._demand.observe(asked_ns, denied, now.pending_ns, now_ns - self._observed_ns)
             self._idle_ticks = 0 if asked_ns or now.pending_ns else self._idle_ticks + 1
-        self.split.observe(self._before, now)
+            self.split.observe(self._before, now, now_ns - self._observed_ns)
         self._before, self._observed_ns = now, now_ns
 
     def decide(self, host_busy_permille: int) -> None:
