@@ -43,6 +43,13 @@ class Flow:
     used_ns: int = 0
     granted_ns: int = 0
 
+    #: Whether it sits on what it was granted: that is not held against the others. Judged now and then, by what it had
+    #: done and not done when it was last looked at.
+    stuck: bool = False
+    judged_at_ns: int = 0
+    judged_used_ns: int = 0
+    judged_unused_ns: int = 0
+
     #: Virtual start and finish tags among the flows of its tenant; see `fair`.
     start: int = 0
     finish: int = 0
@@ -83,6 +90,11 @@ class Flow:
     def unused_ns(self) -> int:
         """Granted and not yet done; never negative: what is done beyond a grant counts as granted."""
         return self.granted_ns - self.used_ns
+
+    @property
+    def pending_ns(self) -> int:
+        """Of that, what counts against the pool's horizon."""
+        return 0 if self.stuck else self.granted_ns - self.used_ns
 
     @property
     def backlogged(self) -> bool:

@@ -49,6 +49,8 @@ _FAR_NS = 1 << 62
 #: Descriptors that may be on their way out while their leases are counted as over.
 _SLACK_SLOTS = 4
 _OVER_OCCUPIED_SAMPLES = 2
+#: How long a holder may take for half of what it was granted.
+_PATIENCE_HORIZONS = 4
 #: Of a window, what may be missing or too much.
 _SMALL_PART = 8
 _LOW = (ServiceClass.BULK, ServiceClass.BACKGROUND)
@@ -245,6 +247,8 @@ class PoolScheduler:
         if report.used_ns > flow.used_ns:
             self._done(flow, report.used_ns, now_ns)
         flow.heard = True
+        if now_ns - flow.judged_at_ns >= _PATIENCE_HORIZONS * self.settings.horizon_ns:
+            self._judge(flow, now_ns)
         flow.demand_ns = max(0, min(report.demand_ns, self._most_ahead_ns(flow)))
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
         void = self._acknowledge(flow, report, now_ns) if report.lease else None
@@ -511,7 +515,7 @@ class PoolScheduler:
         return True
 
     def _reclaim(self, room: int) -> None:
-        """Somebody's turn has come and there is too little room: windows shrink to their shares, those without work end."""
+        """Somebody's turn has come and there is too little room: windows shrink to shares, idle ones end."""
         promised = sum(flow.counted - flow.window for flow in self._holders)
         if room + promised >= self.settings.least_window:
             return
@@ -581,6 +585,7 @@ class PoolScheduler:
             self._outstanding(flow, flow.used_ns, flow.used_ns)
 
     def _end_lease(self, flow: Flow) -> None:
+        flow.stuck = False
         flow.window = flow.reserve_window = flow.lease = 0
         self._count(flow, 0, 0)
 
@@ -626,9 +631,9 @@ class PoolScheduler:
         assert reserve == self.reserve_counted, f"{name}: {reserve} of the reserve, {self.reserve_counted} counted"
         assert general <= self.usable_slots, f"{name}: {general} of {self.usable_slots} slots leased"
         assert reserve + self.book.taken <= self.settings.critical_slots, f"{name}: {reserve}+{self.book.taken} reserve"
-        outstanding = sum(flow.unused_ns for flow in self.flows.values())
+        outstanding = sum(flow.pending_ns for flow in self.flows.values())
         assert outstanding == self.outstanding_ns, f"{name}: {outstanding} granted, {self.outstanding_ns} counted"
-        critical = sum(flow.unused_ns for flow in self.flows.values() if flow.service_class is ServiceClass.CRITICAL)
+        critical = sum(flow.pending_ns for flow in self.flows.values() if flow.service_class is ServiceClass.CRITICAL)
         assert critical == self.critical_outstanding_ns, f"{name}: {critical}, {self.critical_outstanding_ns} critical"
         for flow in self.flows.values():
             assert flow.granted_ns >= flow.used_ns, f"{name}: {flow.name} did {flow.used_ns} of {flow.granted_ns}"
@@ -754,9 +759,9 @@ class PoolScheduler:
         """Only while it is in no queue."""
         if flow.service_class is not service_class:
             if flow.service_class is ServiceClass.CRITICAL:
-                self.critical_outstanding_ns -= flow.unused_ns
+                self.critical_outstanding_ns -= flow.pending_ns
             if service_class is ServiceClass.CRITICAL:
-                self.critical_outstanding_ns += flow.unused_ns
+                self.critical_outstanding_ns += flow.pending_ns
             flow.service_class = service_class
 
     def _requeue(self, flow: Flow, now_ns: int) -> None:
@@ -822,9 +827,20 @@ class PoolScheduler:
             if flow.cap_ns_s:
                 charge_cap(flow, overrun_ns, now_ns)
 
+    def _judge(self, flow: Flow, now_ns: int) -> None:
+        """Who does not half of its work in the time of several horizons must not keep others waiting for theirs."""
+        stuck = flow.used_ns - flow.judged_used_ns < flow.judged_unused_ns // 2
+        flow.judged_at_ns, flow.judged_used_ns, flow.judged_unused_ns = now_ns, flow.used_ns, flow.unused_ns
+        before_ns, flow.stuck = flow.pending_ns, stuck
+        self._pending(flow, flow.pending_ns - before_ns)
+
     def _outstanding(self, flow: Flow, granted_ns: int, used_ns: int) -> None:
         change = granted_ns - used_ns - flow.granted_ns + flow.used_ns
         flow.granted_ns, flow.used_ns = granted_ns, used_ns
+        if not flow.stuck:
+            self._pending(flow, change)
+
+    def _pending(self, flow: Flow, change: int) -> None:
         self.outstanding_ns += change
         if flow.service_class is ServiceClass.CRITICAL:
             self.critical_outstanding_ns += change
