@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-matrix bench demo clean
+.PHONY: help setup lint test test-matrix test-long bench demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,9 @@ test: setup ## everything but the matrix and the long tests (at most 10 minutes 
 
 test-matrix: setup ## the whole version/channel/codec matrix, and the long tests
 	$(BIN)/python -m pytest -m "matrix or long" $(TEST_ARGS)
+
+test-long: setup ## the long tests alone, the scheduler's 10^6 steps among them
+	$(BIN)/python -m pytest -m long $(TEST_ARGS)
 
 bench: setup ## measure against QEMU's own multifd; BENCH_ARGS="..."
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
