@@ -124,7 +124,7 @@ class Scheduler:
                 effects.append(Fenced(event.host, report.flow, report.pool, Reason.UNKNOWN_POOL))
                 continue
             touched[report.pool] = pool
-            void = self._take(pool, report, event.epoch, now_ns)
+            void = self._take(pool, report, event, now_ns)
             if void is not None:
                 self._stale[void] += 1
                 effects.append(Fenced(event.host, report.flow, report.pool, void))
@@ -139,7 +139,11 @@ class Scheduler:
         self._answered[event.host] = (event.sequence, effects)
         return effects
 
-    def _take(self, pool: PoolScheduler, report: FlowReport, epoch: int, now_ns: int) -> Reason | None:
+    def _take(self, pool: PoolScheduler, report: FlowReport, event: HostReported, now_ns: int) -> Reason | None:
+        epoch, flow = event.epoch, pool.flows.get(report.flow)
+        if flow is None or flow.host != event.host:
+            # A host speaks for its own flows only.
+            return Reason.UNKNOWN_FLOW
         if epoch == self.epoch or not report.lease:
             return pool.report(report, now_ns)
         if epoch < self.epoch and self.may_adopt(pool, now_ns):
@@ -223,6 +227,8 @@ class Scheduler:
         effects: list[Effect] = []
         for pool_name, flow in theirs:
             effects += self._close_flow(FlowClosed(flow, pool_name), now_ns)
+        for pool in self.pools.values():
+            pool.set_weight(event.tenant, DEFAULT_WEIGHT)
         return effects
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Who is served: shares of those that sleep, lie, come and go, and what a class above leaves to one below."""
 
-from scheduler.core.events import DeviceSample, HostReported
+from scheduler.core.effects import Fenced, Reason
+from scheduler.core.events import DeviceSample, FlowReport, HostReported, TenantRemoved
 from scheduler.core.fair import SCALE
 from scheduler.core.units import Phase
 from tests.scheduler.core.protocol_machine import MS, POOL, ProtocolMachine
@@ -114,3 +115,21 @@ def test_work_that_the_device_saw_is_not_given_back_as_undone() -> None:
     lease_ns = machine.world.scheduler.pools[POOL.pool].lease_cost_ns
     assert work_ns > lease_ns
     assert flow.finish >= paid - lease_ns * SCALE // flow.weight
+
+
+def test_host_speaks_for_its_own_flows_only() -> None:
+    machine = begun(wanting=(F0,))
+    flow = machine.world.scheduler.pools[POOL.pool].flows["f0"]
+    counted = flow.counted
+    lie = FlowReport("f0", POOL.pool, 0, flow.used_ns, flow.lease, 0, released=True)
+    effects = machine.handle(HostReported("b", machine.epoch, 1000, (lie,)))
+    assert Fenced("b", "f0", POOL.pool, Reason.UNKNOWN_FLOW) in effects
+    assert flow.counted == counted > 0
+
+
+def test_tenant_that_comes_back_weighs_what_an_unknown_one_does() -> None:
+    machine = begun()
+    machine.weigh("u", 4)
+    machine.handle(TenantRemoved("u"))
+    machine.handle(machine.opened["f1"])
+    assert machine.world.scheduler.pools[POOL.pool].flows["f1"].tenant.weight == 1
