@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-matrix test-long bench demo clean
+.PHONY: help setup lint test test-matrix test-long bench bench-scheduler demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,9 @@ test-long: setup ## the long tests alone, the scheduler's 10^6 steps among them
 
 bench: setup ## measure against QEMU's own multifd; BENCH_ARGS="..."
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-scheduler: setup ## what the scheduler costs: its core, its actor's ticks; BENCH_ARGS="..."
+	$(BIN)/python -m benchmarks scheduler ticks $(BENCH_ARGS)
 
 demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"
 	$(BIN)/kuaka demo $(DEMO_ARGS)

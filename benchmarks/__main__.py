@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import case_downtime, case_image, case_live, case_memory, case_overhead
+from benchmarks import case_downtime, case_image, case_live, case_memory, case_overhead, case_scheduler, case_ticks
 from benchmarks.namespaces import NamespaceError, private_loopback
 from benchmarks.report import Report
 
@@ -20,6 +20,8 @@ CASES: dict[str, Callable[[Report, Path, int], None]] = {
     "downtime": case_downtime.run,
     "memory": case_memory.run,
     "overhead": case_overhead.run,
+    "scheduler": case_scheduler.run,
+    "ticks": case_ticks.run,
 }
 #: Memory, not a disk, is what is to be compared with QEMU's RAM.
 _MEMORY_FILES = Path("/dev/shm")
