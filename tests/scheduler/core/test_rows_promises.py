@@ -153,7 +153,7 @@ def test_row_18_tickets_for_200_guests_miss_no_deadline_and_use_the_reserve(case
         assert all(retry > 0 for retry in retries)
         # All stop now: the reserve serves them first come, first served, by slots.
         assert sum(effect.lease.window for _, effect in held) <= settings.critical_slots
-        left = {name: case.cost_ns for name, _ in held}
+        left = {name: float(case.cost_ns) for name, _ in held}
         slots = {name: effect.lease.window for name, effect in held}
         done_ns = 0.0
         while left:

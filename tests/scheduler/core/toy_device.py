@@ -85,6 +85,7 @@ class ToyPool:
     idle_ns: int = 0
     effects: list[Effect] = field(default_factory=list)
     _sequence: int = 0
+    _idled: bool = True
 
     def __post_init__(self) -> None:
         self.scheduler.handle(PoolOpened(self.settings), self.now_ns)
@@ -147,6 +148,7 @@ class ToyPool:
                 left_ns -= part_ns
         self.busy_ns += capacity_ns - left_ns
         self.idle_ns += left_ns
+        self._idled = left_ns > 0
 
     def _report(self, vm: Vm) -> FlowReport:
         lease = vm.lease
@@ -162,8 +164,10 @@ class ToyPool:
         return vm.says(report)
 
     def _sample(self) -> DeviceSample:
-        # A latency that the controller is content with.
-        return DeviceSample(self.settings.pool, self.busy_ns, self.busy_ns // _SERVICE_NS, 0, 64, 64 * _SERVICE_NS)
+        # Full: a latency that the controller is content with. Idle at the end of the tick: nothing is in it.
+        depth = 0 if self._idled else 64
+        latency_ns = max(1, depth) * _SERVICE_NS
+        return DeviceSample(self.settings.pool, self.busy_ns, self.busy_ns // _SERVICE_NS, 0, depth, latency_ns)
 
     def _hear(self, effects: list[Effect]) -> None:
         self.effects = effects
