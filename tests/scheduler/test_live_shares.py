@@ -1,4 +1,4 @@
-"""Four flows that always want more, on a real emulated device, through the real service, client and credit: by weight."""
+"""Four flows that always want more, on a real emulated device, by the real service, client and credit: by weight."""
 
 import asyncio
 import threading
