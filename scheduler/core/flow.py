@@ -50,6 +50,12 @@ class Flow:
     judged_used_ns: int = 0
     judged_unused_ns: int = 0
 
+    #: What its share is worth, as of the pool's `_values`.
+    valued: int = 0
+    share_ns_s: int = 0
+    worth: int = 0
+    most_ahead_ns: int = 0
+
     #: Virtual start and finish tags among the flows of its tenant; see `fair`.
     start: int = 0
     finish: int = 0

@@ -94,6 +94,8 @@ class PoolScheduler:
         self.closing: dict[int, Flow] = {}
         self.counts = Counts()
         self.control = Control()
+        #: Goes up when what flows are worth changes.
+        self._values = 0
         self.book = TicketBook(settings.critical_slots, 0)
         self._apply(settings)
         self.delay = QueueDelay(2 * self.lease_ns)
@@ -148,6 +150,7 @@ class PoolScheduler:
         self._apply_rate()
 
     def _apply_rate(self) -> None:
+        self._values += 1
         #: Device-ns per second, as the controller has it now.
         self.rate_ns_s = self.settings.engines * NS_PER_S * self.rate_permille // PERMILLE
         #: The most that may be granted and not done, and of it what CRITICAL may have before all others.
@@ -171,6 +174,26 @@ class PoolScheduler:
     def share_ns_s(self, flow: Flow) -> int:
         """What a flow may expect of the pool, per second, among those that are active: what its weight gives it of what
         is not reserved, or its reservation."""
+        if flow.valued != self._values:
+            self._value(flow)
+        return flow.share_ns_s
+
+    def window_of(self, flow: Flow) -> int:
+        """The window that a flow's share is worth."""
+        if flow.valued != self._values:
+            self._value(flow)
+        return flow.worth
+
+    def _most_ahead_ns(self, flow: Flow) -> int:
+        """Twice its share of the horizon and one grant, so that who is served a little later than others does not lose
+        its turn for it; but what is left for the others is at least half of theirs, or who never says what it has done
+        would keep all of it."""
+        if flow.valued != self._values:
+            self._value(flow)
+        return flow.most_ahead_ns
+
+    def _value(self, flow: Flow) -> None:
+        """What a flow is worth until the rate, a weight, or who is active changes; asked for much more often."""
         tenant = flow.tenant
         weights = flow.queue.active_weight + (0 if tenant.active_weight else tenant.weight)
         own = tenant.active_weight + (0 if flow.active else flow.weight)
@@ -178,7 +201,12 @@ class PoolScheduler:
         share = rate_ns_s * tenant.weight * flow.weight // (weights * own)
         if flow.queue is self.background and self.bulk.active_weight:
             share = share * self.settings.background_floor // PERMILLE
-        return max(share, flow.reservation_ns_s) if flow.reservation_ns_s else share
+        share = max(share, flow.reservation_ns_s)
+        most_ns, grant_ns = self._most_outstanding_ns, self.lease_cost_ns
+        share_ns = most_ns * share // self.rate_ns_s
+        flow.valued, flow.share_ns_s = self._values, share
+        flow.worth = max(self.settings.least_window, self.usable_slots * share // self.rate_ns_s)
+        flow.most_ahead_ns = max(grant_ns, min(grant_ns + 2 * share_ns, (most_ns + share_ns) // 2))
 
     # Flows come, change and go
 
@@ -225,17 +253,10 @@ class PoolScheduler:
         for queue in self._queues:
             tenant = self._tenants.get((queue.service_class, tenant_name))
             if tenant is not None:
+                self._values += 1
                 if tenant.active_weight:
                     queue.active_weight += weight - tenant.weight
                 tenant.weight = weight
-
-    def _most_ahead_ns(self, flow: Flow) -> int:
-        """Twice its share of the horizon and one grant, so that who is served a little later than others does not lose
-        its turn for it; but what is left for the others is at least half of theirs, or who never says what it has done
-        would keep all of it."""
-        most_ns, rate_ns_s = self._most_outstanding_ns, self.rate_ns_s
-        share_ns = most_ns * self.share_ns_s(flow) // rate_ns_s
-        return max(self.lease_cost_ns, min(self.lease_cost_ns + 2 * share_ns, (most_ns + share_ns) // 2))
 
     # What holders say
 
@@ -489,11 +510,6 @@ class PoolScheduler:
         kept = sum(max(0, self.window_of(other) - other.counted) for other in self._reserved if other is not flow)
         return self.general_free - kept
 
-    def window_of(self, flow: Flow) -> int:
-        """The window that a flow's share is worth."""
-        worth = self.usable_slots * self.share_ns_s(flow) // self.rate_ns_s
-        return max(self.settings.least_window, worth)
-
     def _make_room(self, flow: Flow, *, learning: bool) -> bool:
         """Give slots to a flow that has none; False where it must wait for them."""
         if flow.service_class is ServiceClass.CRITICAL:
@@ -723,6 +739,7 @@ class PoolScheduler:
         flow.reservation_ns_s, flow.cap_ns_s = event.reservation_ns_s, event.cap_ns_s
         flow.deadline_ns, flow.remaining_ns = event.deadline_ns, event.remaining_ns
         flow.phase = event.phase
+        self._values += 1
         queue = self._queue_of(event.phase)
         tenant = self._tenant(event.tenant, queue, tenant_weight)
         if tenant is not flow.tenant:
@@ -735,6 +752,7 @@ class PoolScheduler:
         if flow.active == active:
             return
         flow.active = active
+        self._values += 1
         if flow.reservation_ns_s:
             self._reserve(flow, active=active)
         tenant = flow.tenant
