@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_unknown_policy_is_refused_with_the_names_there_are() -> None:
 
 
 def test_calibration_takes_no_policy() -> None:
-    with pytest.raises(UsageError, match="^calibration: "):
+    with pytest.raises(UsageError, match=r"^calibration: "):
         _run("calibration", "cpu")
 
 
@@ -64,5 +64,5 @@ def test_table_names_each_policy(capsys: pytest.CaptureFixture[str]) -> None:
 def test_time_line_is_an_svg_with_a_panel_per_policy(tmp_path: Path) -> None:
     path = tmp_path / "line.svg"
     _run("busy-iaa", "cpu", "fifo", timeline=path, as_json=True)
-    texts = [element.text or "" for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    texts = [element.text or "" for element in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
     assert sum(text.startswith(("cpu: worst", "fifo: worst")) for text in texts) == 2
