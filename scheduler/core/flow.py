@@ -74,6 +74,8 @@ class Flow:
 
     #: The newest lease; 0: none since it was opened, or it has ended.
     lease: int = 0
+    #: Whether that is one of the epoch before that its holder has not presented under this one.
+    adopted: bool = False
     #: What that lease allows, and what must be taken to be in force: a smaller window counts once it is acknowledged.
     window: int = 0
     counted: int = 0

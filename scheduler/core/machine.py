@@ -145,6 +145,8 @@ class Scheduler:
             # A host speaks for its own flows only.
             return Reason.UNKNOWN_FLOW
         if epoch == self.epoch or not report.lease:
+            if flow.adopted:
+                pool.confirm(flow, presented=report.lease > 0)
             return pool.report(report, now_ns)
         if epoch < self.epoch and self.may_adopt(pool, now_ns):
             return pool.adopt(report, now_ns)

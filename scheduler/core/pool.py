@@ -290,12 +290,23 @@ class PoolScheduler:
         flow = self.flows.get(report.flow)
         if flow is None:
             return Reason.UNKNOWN_FLOW
+        if flow.adopted and not report.window:
+            self.confirm(flow, presented=False)
         if not flow.lease and report.window > 0 and not report.released:
             if self.general_counted + report.window > self.usable_slots:
                 return Reason.STALE_LEASE
             self._set_window(flow, report.window, 0)
             self._count(flow, max(flow.counted, report.window), flow.reserve_counted)
+            flow.adopted = True
         return self.report(_without_lease(report, flow.lease), now_ns)
+
+    def confirm(self, flow: Flow, *, presented: bool) -> None:
+        """The holder of an adopted lease presents it, or has none: then it was told of too late, by a report that was
+        long under way, and would be revived by an answer to this one."""
+        flow.adopted = False
+        if not presented:
+            self._withdraw(flow)
+            self._end_lease(flow)
 
     def take_sample(self, sample: DeviceSample, now_ns: int) -> None:
         """A look at the device: the rate follows it, and what holders reported is held against it."""
@@ -603,6 +614,7 @@ class PoolScheduler:
     def _end_lease(self, flow: Flow) -> None:
         flow.stuck = False
         flow.window = flow.reserve_window = flow.lease = 0
+        flow.adopted = False
         self._count(flow, 0, 0)
 
     def _expire(self, flow: Flow, now_ns: int) -> None:
@@ -684,6 +696,7 @@ class PoolScheduler:
                 self._unqueue(flow)
                 self._withdraw(flow)
                 flow.window = flow.reserve_window = flow.lease = 0
+                flow.adopted = False
                 self._requeue(flow, now_ns)
                 yield Fenced(flow.host, flow.name, self.settings.pool, reason)
 

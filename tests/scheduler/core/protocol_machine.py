@@ -40,7 +40,7 @@ HOSTS = 3
 FLOWS = 2
 #: Example counts of the suite; the mutants are caught with these.
 EXAMPLES = settings(
-    max_examples=200,
+    max_examples=300,
     stateful_step_count=60,
     derandomize=True,
     deadline=None,
@@ -313,7 +313,8 @@ class ProtocolMachine(RuleBasedStateMachine):
     def what_must_hold_holds(self) -> None:
         if hasattr(self, "world"):
             self.world.scheduler.validate()
-            self.world.check()
+            learning = self.world.clock.at(self.world.now_ns) < self.learning_until_ns
+            self.world.check(learning=learning)
 
 
 def run(machine: type[ProtocolMachine], examples: settings = EXAMPLES) -> None:

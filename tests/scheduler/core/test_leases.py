@@ -155,6 +155,22 @@ def test_after_a_restart_nothing_is_granted_but_what_is_adopted(heard: bool) -> 
         machine.wait(100 * MS)
 
 
+def test_lease_that_is_adopted_from_an_old_report_is_not_revived_by_a_new_one() -> None:
+    machine = begun(wanting=(F0,))
+    machine.send(0)
+    machine.world.wait(machine.world.now_ns + 2 * POOL.ttl_ns)
+    machine.handle(Ticked())
+    machine.want(F1, 40 * MS)
+    machine.exchange(F1)
+    assert machine.holder(F1).general == 16
+    machine.restart()
+    machine.deliver(0, again=False)
+    for _ in range(3):
+        machine.exchange(F0)
+        machine.what_must_hold_holds()
+        assert machine.holder(F0).held is None
+
+
 def test_lease_that_has_ended_is_not_revived() -> None:
     machine = begun(wanting=(F0,))
     machine.send(0)
