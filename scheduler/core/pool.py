@@ -53,6 +53,8 @@ _OVER_OCCUPIED_SAMPLES = 2
 _PATIENCE_HORIZONS = 4
 #: Of a window, what may be missing or too much.
 _SMALL_PART = 8
+#: What each grant asks for: to look up a member of an enumeration takes a tenth of a microsecond.
+_CRITICAL, _BULK, _QUEUED = ServiceClass.CRITICAL, ServiceClass.BULK, Reason.QUEUED
 _LOW = (ServiceClass.BULK, ServiceClass.BACKGROUND)
 
 
@@ -386,7 +388,7 @@ class PoolScheduler:
 
     def _ticket_granted(self, flow: Flow, ticket: Ticket, now_ns: int) -> TicketGranted:
         lease = Lease(
-            ticket.lease, flow.name, self.settings.pool, self._epoch, ServiceClass.CRITICAL, ticket.slots,
+            ticket.lease, flow.name, self.settings.pool, self._epoch, _CRITICAL, ticket.slots,
             ticket.cost_ns, self._ticket_left_ns(ticket, now_ns),
         )  # fmt: skip
         return TicketGranted(flow.host, ticket.request, lease)
@@ -470,7 +472,7 @@ class PoolScheduler:
         return critical or self._urgent.head() or self.bulk.head() or self.background.head(), False
 
     def _grant(self, flow: Flow, now_ns: int, *, due: bool) -> None:
-        most_ns = self._critical_cost_ns if flow.service_class is ServiceClass.CRITICAL else self.lease_cost_ns
+        most_ns = self._critical_cost_ns if flow.service_class is _CRITICAL else self.lease_cost_ns
         # Above zero: it is backlogged.
         cost_ns = min(most_ns, flow.demand_ns - flow.granted_ns + flow.used_ns)
         self._outstanding(flow, flow.granted_ns + cost_ns, flow.used_ns)
@@ -523,7 +525,7 @@ class PoolScheduler:
 
     def _make_room(self, flow: Flow, *, learning: bool) -> bool:
         """Give slots to a flow that has none; False where it must wait for them."""
-        if flow.service_class is ServiceClass.CRITICAL:
+        if flow.service_class is _CRITICAL:
             reserve = min(self.settings.least_window, self.reserve_free(learning=learning))
             if reserve > 0:
                 self._set_window(flow, 0, reserve)
@@ -532,7 +534,7 @@ class PoolScheduler:
                 return True
         room = self._room_for(flow) if self._reserved else self.general_free
         window = min(self.window_of(flow), room)
-        if window < self.settings.least_window and flow.service_class is not ServiceClass.CRITICAL:
+        if window < self.settings.least_window and flow.service_class is not _CRITICAL:
             self._reclaim(room)
             return False
         if window <= 0:
@@ -592,7 +594,7 @@ class PoolScheduler:
                 self._give_back(flow)
             elif report.window <= window:
                 self._count(flow, flow.window, flow.reserve_window)
-                if flow.reserve_window and flow.service_class is not ServiceClass.CRITICAL:
+                if flow.reserve_window and flow.service_class is not _CRITICAL:
                     self._set_window(flow, flow.window, 0)
                 if not self.learning(now_ns):
                     self._fit(flow)
@@ -643,10 +645,10 @@ class PoolScheduler:
 
     def lease_life_ns(self, flow: Flow) -> int:
         """How long after now the flow's lease must be taken to be in use; see `leases`."""
-        return self._critical_life_ns if flow.service_class is ServiceClass.CRITICAL else self._life_ns
+        return self._critical_life_ns if flow.service_class is _CRITICAL else self._life_ns
 
     def _ttl_ns(self, flow: Flow) -> int:
-        critical = flow.service_class is ServiceClass.CRITICAL
+        critical = flow.service_class is _CRITICAL
         return self.settings.critical_ttl_ns if critical else self.settings.ttl_ns
 
     def validate(self) -> None:
@@ -661,7 +663,7 @@ class PoolScheduler:
         assert reserve + self.book.taken <= self.settings.critical_slots, f"{name}: {reserve}+{self.book.taken} reserve"
         outstanding = sum(flow.pending_ns for flow in self.flows.values())
         assert outstanding == self.outstanding_ns, f"{name}: {outstanding} granted, {self.outstanding_ns} counted"
-        critical = sum(flow.pending_ns for flow in self.flows.values() if flow.service_class is ServiceClass.CRITICAL)
+        critical = sum(flow.pending_ns for flow in self.flows.values() if flow.service_class is _CRITICAL)
         assert critical == self.critical_outstanding_ns, f"{name}: {critical}, {self.critical_outstanding_ns} critical"
         for flow in self.flows.values():
             assert flow.granted_ns >= flow.used_ns, f"{name}: {flow.name} did {flow.used_ns} of {flow.granted_ns}"
@@ -727,7 +729,7 @@ class PoolScheduler:
             return Reason.LEARNING
         if flow.cap_entry is not None:
             return Reason.CAPPED
-        return Reason.QUEUED if flow.window or self.general_free else Reason.NO_SLOTS
+        return _QUEUED if flow.window or self.general_free else Reason.NO_SLOTS
 
     def _lease(self, flow: Flow) -> Lease:
         window = flow.window + flow.reserve_window
@@ -789,9 +791,9 @@ class PoolScheduler:
     def _set_class(self, flow: Flow, service_class: ServiceClass) -> None:
         """Only while it is in no queue."""
         if flow.service_class is not service_class:
-            if flow.service_class is ServiceClass.CRITICAL:
+            if flow.service_class is _CRITICAL:
                 self.critical_outstanding_ns -= flow.pending_ns
-            if service_class is ServiceClass.CRITICAL:
+            if service_class is _CRITICAL:
                 self.critical_outstanding_ns += flow.pending_ns
             flow.service_class = service_class
 
@@ -811,7 +813,7 @@ class PoolScheduler:
             return
         if flow.reservation_ns_s:
             flow.reservation_entry = self._reservations.push(flow.reservation_tag_ns, flow)
-        if flow.service_class < ServiceClass.BULK:
+        if flow.service_class < _BULK:
             deadline_ns = flow.deadline_ns if flow.deadline_ns is not None else _FAR_NS
             flow.urgent_entry = self._deadlines(flow).push(deadline_ns, flow)
             return
@@ -837,7 +839,7 @@ class PoolScheduler:
             flow.cap_entry = None
 
     def _deadlines(self, flow: Flow) -> TaggedHeap[Flow]:
-        return self._critical if flow.service_class is ServiceClass.CRITICAL else self._urgent
+        return self._critical if flow.service_class is _CRITICAL else self._urgent
 
     # Work
 
@@ -873,7 +875,7 @@ class PoolScheduler:
 
     def _pending(self, flow: Flow, change: int) -> None:
         self.outstanding_ns += change
-        if flow.service_class is ServiceClass.CRITICAL:
+        if flow.service_class is _CRITICAL:
             self.critical_outstanding_ns += change
 
 
