@@ -102,7 +102,11 @@ class HostAccelerators:
             self._client.describe_path(opened.flow, opened.pool, self._path(terms))
             self._flows.setdefault(terms.session, []).append(_Flow(opened, device, coding))
             told.append(SessionDevice(device.spec.spec.kind, str(device.socket), rows))
-        return SessionOffload(str(self._table.path), tuple(told)) if told else None
+        if not told:
+            return None
+        # The first lease is there before the first pages are.
+        self._soon.set()
+        return SessionOffload(str(self._table.path), tuple(told))
 
     def stopped(self, session: str) -> None:
         """The session's guest stands still: its flows are CRITICAL from now on, and the scheduler is told at once."""
