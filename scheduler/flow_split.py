@@ -6,8 +6,8 @@ the CPU. A few pages are no measurement: the first batch opens the device and to
 old: where nothing has gone to the device for two seconds, because it did not pay, its costs are forgotten and it is
 tried again; a machine that was busy then may be idle now.
 
-How fast the CPU path is follows from what it did in a tick's time, not from its cost alone: a flow that shares its cores
-with guests and other flows gets a fraction of them, and the device is worth the more.
+How fast the CPU path is follows from what it did in a tick's time, not from its cost alone: a flow that shares its
+cores with guests and other flows gets a fraction of them, and the device is worth the more.
 """
 
 from dataclasses import dataclass
