@@ -83,6 +83,8 @@ class Flow:
     reserve_window: int = 0
     reserve_counted: int = 0
     expires_ns: int = 0
+    #: The time to live that it was renewed for, and that its holder is told.
+    ttl_ns: int = 0
     expiry_queued: bool = False
     #: The ticket whose work it was granted last.
     ticket_used: int = 0

@@ -633,6 +633,7 @@ class PoolScheduler:
 
     def _renew(self, flow: Flow, now_ns: int) -> None:
         self.counts.renewals += 1
+        flow.ttl_ns = self._ttl_ns(flow)
         # Never sooner: the answer that shortens its life may be lost.
         flow.expires_ns = max(flow.expires_ns, now_ns + self.lease_life_ns(flow))
         if not flow.expiry_queued:
@@ -734,9 +735,7 @@ class PoolScheduler:
     def _lease(self, flow: Flow) -> Lease:
         window = flow.window + flow.reserve_window
         pool = self.settings.pool
-        return Lease(
-            flow.lease, flow.name, pool, self._epoch, flow.service_class, window, flow.granted_ns, self._ttl_ns(flow)
-        )
+        return Lease(flow.lease, flow.name, pool, self._epoch, flow.service_class, window, flow.granted_ns, flow.ttl_ns)
 
     # Queues
 

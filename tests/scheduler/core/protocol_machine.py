@@ -182,6 +182,16 @@ class ProtocolMachine(RuleBasedStateMachine):
         self._saw([effect for effect, _, _ in answered.answer or [] if new])
         if new:
             self.policy.conserved()
+            self._lives_are_counted(call, answered)
+
+    def _lives_are_counted(self, call: Call, answered: Call) -> None:
+        asked = {report.flow for report in call.event.flows}
+        flows = self.world.scheduler.pools[POOL.pool].flows
+        for effect, _, _ in answered.answer or []:
+            if isinstance(effect, Granted) and effect.lease.flow in asked:
+                life = life_ns(effect.lease.ttl_ns, POOL.clock_ppm, POOL.drain_ns)
+                left_ns = flows[effect.lease.flow].expires_ns - self.world.clock.at(self.world.now_ns)
+                assert left_ns >= life, f"{effect.lease.flow} was told of {life} ns, {left_ns} are counted"
 
     # Holders
 

@@ -4,7 +4,7 @@ import pytest
 
 from scheduler.core.events import FlowClosed, Ticked
 from scheduler.core.leases import life_ns
-from scheduler.core.units import Phase
+from scheduler.core.units import Phase, ServiceClass
 from tests.scheduler.core.protocol_machine import MS, POOL, ProtocolMachine
 
 FAST_SCHEDULER_SLOW_HOLDERS = (500, -500, -500, -500)
@@ -88,6 +88,21 @@ def test_class_with_a_shorter_life_takes_nothing_off_the_life_of_a_lease() -> No
     machine.send(0)
     machine.deliver(0, again=False)
     check_until_the_other_is_served(machine, F1)
+
+
+def test_holder_is_told_the_life_that_is_counted_though_its_class_changes_with_the_grant() -> None:
+    machine = begun()
+    machine.change(F0, Phase.PRECOPY, 1, 0, 0, 0)
+    machine.want(F0, 40 * MS)
+    flow = machine.world.scheduler.pools[POOL.pool].flows["f0"]
+    # It has been raised for long enough that the next grant is the last.
+    flow.boost_ns = 1
+    assert flow.service_class is ServiceClass.CRITICAL
+    machine.world.wait(machine.world.now_ns + 2 * POOL.ttl_ns)
+    flow.boost_at_ns = machine.world.clock.at(machine.world.now_ns)
+    machine.exchange(F0)
+    assert machine.holder(F0).held is not None
+    assert flow.service_class is ServiceClass.BULK
 
 
 def test_smaller_window_counts_when_its_holder_has_acknowledged_it() -> None:

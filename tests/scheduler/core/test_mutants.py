@@ -4,11 +4,12 @@ By the state machine where it finds it with the number of examples that the suit
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from scheduler.core import pool as pool_module
-from scheduler.core.effects import Granted, Reason, TicketGranted
+from scheduler.core.effects import Granted, Lease, Reason, TicketGranted
 from scheduler.core.events import FlowReport
 from scheduler.core.fair import FairQueue
 from scheduler.core.floors import Floors
@@ -144,6 +145,15 @@ def refunds_without_audit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PoolScheduler, "_give_back", believe)
 
 
+def told_the_life_of_another_class(patch: pytest.MonkeyPatch) -> None:
+    lease = PoolScheduler._lease
+
+    def told(self: PoolScheduler, flow: Flow) -> Lease:
+        return replace(lease(self, flow), ttl_ns=self._ttl_ns(flow))
+
+    patch.setattr(PoolScheduler, "_lease", told)
+
+
 def adopted_from_old_reports(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PoolScheduler, "confirm", lambda self, flow, *, presented: None)
 
@@ -167,6 +177,10 @@ FOUND_BY_CASE: tuple[tuple[Mutation, Callable[[], None]], ...] = (
     (closed_flows_forgotten, leases.test_closed_flow_keeps_its_slots_until_its_holder_must_have_stopped),
     (adopted_leases_grow, lambda: leases.test_after_a_restart_nothing_is_granted_but_what_is_adopted(heard=True)),
     (adopted_from_old_reports, leases.test_lease_that_is_adopted_from_an_old_report_is_not_revived_by_a_new_one),
+    (
+        told_the_life_of_another_class,
+        leases.test_holder_is_told_the_life_that_is_counted_though_its_class_changes_with_the_grant,
+    ),
     (ticket_lives_anew, tickets.test_ticket_asked_for_again_has_the_life_it_has_left),
     (refunds_without_audit, machine.test_work_that_the_device_saw_is_not_given_back_as_undone),
 )
