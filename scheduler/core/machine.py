@@ -171,8 +171,11 @@ class Scheduler:
         if pool is None:
             return [Fenced(event.host, event.flow, event.pool, Reason.UNKNOWN_POOL)]
         self._tenants_of[event.pool, event.flow] = event.tenant
-        pool.open(event, self._weights.get(event.tenant, DEFAULT_WEIGHT), now_ns)
-        return self._run(pool, now_ns)
+        effects: list[Effect] = []
+        if not pool.open(event, self._weights.get(event.tenant, DEFAULT_WEIGHT), now_ns):
+            what = f"{event.flow} goes without its reservation of {event.reservation_ns_s}: there is no room for it"
+            effects.append(Alarm(event.pool, what))
+        return [*effects, *self._run(pool, now_ns)]
 
     def _close_flow(self, event: FlowClosed, now_ns: int) -> list[Effect]:
         self._tenants_of.pop((event.pool, event.flow), None)

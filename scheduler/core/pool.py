@@ -46,6 +46,8 @@ from scheduler.core.tickets import Ticket, TicketBook
 from scheduler.core.units import NS_PER_S, PERMILLE, Phase, ServiceClass
 
 _FAR_NS = 1 << 62
+#: Of the capacity outside the critical reserve, what reservations may take.
+_PROMISED_PERMILLE = 800
 #: Descriptors that may be on their way out while their leases are counted as over.
 _SLACK_SLOTS = 4
 _OVER_OCCUPIED_SAMPLES = 2
@@ -119,6 +121,8 @@ class PoolScheduler:
         self._critical: TaggedHeap[Flow] = TaggedHeap()
         self._urgent: TaggedHeap[Flow] = TaggedHeap()
         self._reservations: TaggedHeap[Flow] = TaggedHeap()
+        #: Sum of the reservations of all flows, active or not.
+        self.promised_ns_s = 0
         self._capped: TaggedHeap[Flow] = TaggedHeap()
         self._expiries: list[tuple[int, int, Flow]] = []
         self._flows_seen = 0
@@ -212,8 +216,8 @@ class PoolScheduler:
 
     # Flows come, change and go
 
-    def open(self, event: FlowOpened, tenant_weight: int, now_ns: int) -> None:
-        """A flow is there, or is not what it was."""
+    def open(self, event: FlowOpened, tenant_weight: int, now_ns: int) -> bool:
+        """A flow is there, or is not what it was. False: without its reservation, which is more than there is left."""
         flow = self.flows.get(event.flow)
         if flow is None:
             self._flows_seen += 1
@@ -229,6 +233,13 @@ class PoolScheduler:
             self._set_active(flow, active=False)
             self._become(flow, event, tenant_weight, now_ns)
         self._requeue(flow, now_ns)
+        return flow.reservation_ns_s == event.reservation_ns_s
+
+    @property
+    def promisable_ns_s(self) -> int:
+        """What reservations may sum up to: most of what is not the critical reserve."""
+        capacity_ns_s = self.settings.engines * NS_PER_S
+        return capacity_ns_s * self.usable_slots * _PROMISED_PERMILLE // (self.settings.slots * PERMILLE)
 
     def close(self, name: str) -> None:
         """A flow has gone; its slots are counted until its holder cannot use them any more."""
@@ -240,6 +251,7 @@ class PoolScheduler:
             flow.expires_ns = max(flow.expires_ns, ticket.expires_ns)
             if not flow.expiry_queued:
                 self._queue_expiry(flow)
+        self.promised_ns_s -= flow.reservation_ns_s
         self._unqueue(flow)
         self._withdraw(flow)
         self._set_active(flow, active=False)
@@ -750,7 +762,12 @@ class PoolScheduler:
 
     def _become(self, flow: Flow, event: FlowOpened, tenant_weight: int, now_ns: int) -> None:
         flow.weight = event.weight
-        flow.reservation_ns_s, flow.cap_ns_s = event.reservation_ns_s, event.cap_ns_s
+        self.promised_ns_s -= flow.reservation_ns_s
+        # More than can be kept is no promise to anybody.
+        kept = self.promised_ns_s + event.reservation_ns_s <= self.promisable_ns_s
+        flow.reservation_ns_s = event.reservation_ns_s if kept else 0
+        self.promised_ns_s += flow.reservation_ns_s
+        flow.cap_ns_s = event.cap_ns_s
         flow.deadline_ns, flow.remaining_ns = event.deadline_ns, event.remaining_ns
         flow.phase = event.phase
         self._values += 1

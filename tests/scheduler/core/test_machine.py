@@ -1,9 +1,19 @@
 """Who is served: shares of those that sleep, lie, come and go, and what a class above leaves to one below."""
 
-from scheduler.core.effects import Fenced, Reason
-from scheduler.core.events import DeviceSample, FlowReport, HostReported, TenantRemoved
+from scheduler.core.effects import Alarm, Fenced, Reason
+from scheduler.core.events import (
+    DeviceSample,
+    FlowClosed,
+    FlowOpened,
+    FlowReport,
+    HostReported,
+    PoolOpened,
+    PoolSettings,
+    TenantRemoved,
+)
 from scheduler.core.fair import SCALE
-from scheduler.core.units import Phase
+from scheduler.core.machine import Scheduler
+from scheduler.core.units import NS_PER_S, AcceleratorKind, Phase
 from tests.scheduler.core.protocol_machine import MS, POOL, ProtocolMachine
 from tests.scheduler.core.test_leases import F0, F1, F2, begun
 
@@ -133,3 +143,24 @@ def test_tenant_that_comes_back_weighs_what_an_unknown_one_does() -> None:
     machine.handle(TenantRemoved("u"))
     machine.handle(machine.opened["f1"])
     assert machine.world.scheduler.pools[POOL.pool].flows["f1"].tenant.weight == 1
+
+
+def test_reservations_beyond_what_can_be_kept_are_refused_aloud_and_the_flow_is_served_without() -> None:
+    scheduler = Scheduler(1, 0, False)
+    settings = PoolSettings("p", "h", AcceleratorKind.IAA, slots=100, critical_slots=20, engines=10)
+    scheduler.handle(PoolOpened(settings), 0)
+    # 80 % of what is not the reserve.
+    most_ns_s = 10 * NS_PER_S * 64 // 100
+    assert not [each for each in scheduler.handle(reserving("a", most_ns_s), 0) if isinstance(each, Alarm)]
+    (alarm,) = (each for each in scheduler.handle(reserving("b", 1), 0) if isinstance(each, Alarm))
+    assert "b goes without its reservation" in alarm.what
+    assert scheduler.pools["p"].flows["b"].reservation_ns_s == 0
+    # What is given back may be promised again, and a change counts its own as free.
+    scheduler.handle(reserving("a", most_ns_s - 1), 0)
+    assert not [each for each in scheduler.handle(reserving("b", 1), 0) if isinstance(each, Alarm)]
+    scheduler.handle(FlowClosed("a", "p"), 0)
+    assert not [each for each in scheduler.handle(reserving("c", most_ns_s - 1), 0) if isinstance(each, Alarm)]
+
+
+def reserving(flow: str, reservation_ns_s: int) -> FlowOpened:
+    return FlowOpened(flow, "p", "t", 1, reservation_ns_s=reservation_ns_s)

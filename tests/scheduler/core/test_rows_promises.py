@@ -12,7 +12,7 @@ from tests.scheduler.core.toy_device import ENDLESS_NS, ENGINES, MS, POOL, S, Sp
 
 def test_row_03_reservations_get_r_t_minus_one_lease_in_every_interval() -> None:
     world = ToyPool(tick_ns=50 * MS)
-    reserved = [Vm(f"r{part}", reservation_ns_s=part * ENGINES * S // 100) for part in (10, 20, 50)]
+    reserved = [Vm(f"r{part}", reservation_ns_s=part * ENGINES * S // 100) for part in (10, 20, 40)]
     world.add(*reserved, *(Vm(f"f{i}", 8) for i in range(20)))
     world.run(1 * S)
     spans = {vm: Span() for vm in reserved}
