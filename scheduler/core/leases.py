@@ -18,4 +18,5 @@ _MILLION = 1_000_000
 def life_ns(ttl_ns: int, clock_ppm: int, drain_ns: int) -> int:
     """How long after its grant a lease of `ttl_ns` may have descriptors in the device, by the scheduler's clock."""
     use_ns = -(-ttl_ns * (_MILLION + clock_ppm) // (_MILLION - clock_ppm))
-    return use_ns + -(-drain_ns * (_MILLION + clock_ppm) // _MILLION)
+    # A clock shows whole nanoseconds: one more, for what had passed of the one that was shown at the grant.
+    return use_ns + -(-drain_ns * (_MILLION + clock_ppm) // _MILLION) + 1
