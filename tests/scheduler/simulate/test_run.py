@@ -94,7 +94,7 @@ def test_busy_iaa_is_faster_than_retries() -> None:
     assert run_scenario(scenario, "kuaka").makespan_ns <= 0.95 * run_scenario(scenario, "retry").makespan_ns
 
 
-@pytest.mark.parametrize("point", [7, 63])
+@pytest.mark.parametrize("point", [7, pytest.param(63, marks=pytest.mark.long)])
 def test_points_of_the_hundred_vms_sweep_keep_their_promises(point: int) -> None:
     assert list(broken(_all(study("hundred-vms", 1).sweep[point][1]))) == []
 
