@@ -94,7 +94,8 @@ def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Tran
         transport.set_read_timeout(0)
     except LinkCut:
         transport.close()
-        raise LinkError(
+        # A cut still: where another channel was told why, that is the reason to show.
+        raise LinkCut(
             f"{terms.peer} ended the link during the handshake: see its messages; are the tls settings the same?"
         ) from None
     except BaseException:
