@@ -2,8 +2,10 @@
 
 from typing import Protocol
 
-#: Longest that a batch waits for credit in all; then the CPU does the work.
-CREDIT_WAIT_NS = 2_000_000
+from scheduler.credit import WAIT_NS
+
+#: Longest that a batch waits for credit in all, its pieces together; then the CPU does the work.
+CREDIT_WAIT_NS = WAIT_NS
 
 
 class Hold(Protocol):

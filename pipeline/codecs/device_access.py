@@ -48,8 +48,7 @@ class DeviceAccess:
         try:
             return self._device.submit(operation, descriptors, first)
         except DeviceDown:
-            self.close()
-            self._put_off()
+            self._give_up()
             return 0
 
     def settle(self) -> bool:
@@ -62,8 +61,7 @@ class DeviceAccess:
                 return True
         except DeviceDown:
             pass
-        self.close()
-        self._put_off()
+        self._give_up()
         return False
 
     def close(self) -> None:
@@ -71,6 +69,10 @@ class DeviceAccess:
         if self._device is not None:
             self._device.close()
             self._device = None
+
+    def _give_up(self) -> None:
+        self.close()
+        self._put_off()
 
     def _put_off(self) -> None:
         self._not_before_ns = self._clock() + self._retry_ns

@@ -2,10 +2,10 @@
 
 A grant is a quantum of budget for one flow, charged to its tags when it is made. What all flows have been granted and
 not done yet never exceeds the pool's horizon by more than the part of the reserve, so grants follow completions,
-whatever rate the device has (a bucket that
-is filled by what comes back, as in Seastar's I/O queue). A grant needs slots: a flow that has no lease gets one with
-the window that its share of the weights is worth. Where there is no room the flow whose turn it is waits, nobody behind
-it is served meanwhile, and leases are made smaller or ended until there is.
+whatever rate the device has (a bucket that is filled by what comes back, as in Seastar's I/O queue). A grant needs
+slots: a flow that has no lease gets one with the window that its share of the weights is worth. Where there is no room
+the flow whose turn it is waits, nobody behind it is served meanwhile, and leases are made smaller or ended until there
+is.
 
 The order, for every single grant:
 
