@@ -14,6 +14,7 @@ say() { echo "setup: $*" >&2; }
 declare -A package_of=(
     [qemu-system-x86_64]=qemu-system-x86
     [as]=binutils
+    [cc]=gcc
     [ip]=iproute2
     [openssl]=openssl
 )
@@ -40,6 +41,8 @@ missing_packages() {
     for tool in "${!package_of[@]}"; do
         command -v "$tool" >/dev/null || echo "${package_of[$tool]}"
     done
+    # gcc alone has no headers to compile against.
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
     venv_is_ours || usable_python >/dev/null || echo python3 python3-venv
 }
 

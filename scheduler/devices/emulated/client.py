@@ -92,6 +92,11 @@ class EmulatedDevice:
     def output_bytes(self) -> NDArray[np.uint32]:
         return self._region.output_bytes
 
+    @property
+    def occupancy(self) -> int:
+        """Entries of the queue that were taken, all clients' together, when the device last said so."""
+        return int(self._region.occupancy[0])
+
     def submit(self, operation: Operation, descriptors: Descriptors, first: int = 0) -> int:
         count = len(descriptors)
         if descriptors.dtype != DESCRIPTOR or not 0 < count <= MAX_DESCRIPTORS - first or first < 0:

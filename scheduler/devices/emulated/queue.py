@@ -125,6 +125,11 @@ class WorkQueue:
         self._occupancy += accepted
         return accepted
 
+    @property
+    def occupancy(self) -> int:
+        """Entries that are taken."""
+        return self._occupancy
+
     def next_uncomputed(self) -> Submission | None:
         """The oldest submission that lacks results."""
         for submission in self._submissions:

@@ -3,11 +3,13 @@
     off                       size
       0   MAX_DESCRIPTORS        1 each   statuses; each written after everything it stands for (x86 keeps that order)
       +   MAX_DESCRIPTORS        4 each   output lengths
+      +   4                               entries of the queue that are taken, all clients' together
       +   to a page's border
     8192  data_bytes                      what descriptors name by offset
 
 The device makes it (memfd, sealed so that nobody can shrink it under the other's feet) and hands it over on connect.
-A real device reads and writes its client's own memory; here this stands for it.
+The taken entries are what the device last counted: a hint for those who would not ask a full queue, never a promise of
+room. A real device reads and writes its client's own memory; here this stands for it.
 """
 
 import fcntl
@@ -22,6 +24,7 @@ DATA_AT = 8192
 #: What one client may ask for: far more than a batch, far less than a host's memory.
 MAX_DATA_BYTES = 64 << 20
 _OUTPUT_AT = MAX_DESCRIPTORS
+_OCCUPANCY_AT = 5 * MAX_DESCRIPTORS
 
 
 def make_region(data_bytes: int) -> int:
@@ -43,4 +46,5 @@ class Region:
         mapping = mmap.mmap(fd, os.fstat(fd).st_size)
         self.status = np.frombuffer(mapping, dtype=np.uint8, count=MAX_DESCRIPTORS)
         self.output_bytes = np.frombuffer(mapping, dtype=np.uint32, count=MAX_DESCRIPTORS, offset=_OUTPUT_AT)
+        self.occupancy = np.frombuffer(mapping, dtype=np.uint32, count=1, offset=_OCCUPANCY_AT)
         self.data = np.frombuffer(mapping, dtype=np.uint8, offset=DATA_AT)

@@ -82,6 +82,8 @@ class DeviceServer:
         #: None while enabled; the end of a disabled time, with none where only an ENABLE ends it.
         self._disabled_until_ns: float | None = None
         self._clients: dict[int, _Client] = {}
+        #: What the clients' regions say of the queue.
+        self._told_occupancy = 0
         listener.setblocking(False)
 
     def run(self, ended: Callable[[], bool]) -> None:
@@ -191,6 +193,7 @@ class DeviceServer:
         try:
             socket.send_fds(client.sock, [encode_welcome(self._welcome(State.READY))], [region])
             client.region = Region(region)
+            client.region.occupancy[0] = self._told_occupancy
         finally:
             os.close(region)
         client.greeted = True
@@ -212,6 +215,7 @@ class DeviceServer:
             self._device_clock.read(now_ns),
             now_ns,
         )
+        self._tell_occupancy()
         return descriptor in self._clients and self._send(
             client.sock, encode_answer(Kind.ACCEPTED, request.sequence, accepted)
         )
@@ -237,6 +241,7 @@ class DeviceServer:
     def _let_go(self, descriptor: int) -> None:
         self._queue.drop(descriptor)
         self._clients.pop(descriptor).sock.close()
+        self._tell_occupancy()
 
     # Work.
 
@@ -252,7 +257,10 @@ class DeviceServer:
 
     def _publish(self) -> None:
         now_ns = self._clock()
-        for submission, start, stop in self._queue.complete(self._device_clock.read(now_ns), now_ns):
+        visible = self._queue.complete(self._device_clock.read(now_ns), now_ns)
+        # Before anyone hears of it: who is told that its work is done must not see the queue still full of it.
+        self._tell_occupancy()
+        for submission, start, stop in visible:
             client = self._clients.get(submission.client)
             if client is None or client.region is None:
                 continue
@@ -261,6 +269,15 @@ class DeviceServer:
             client.region.status[records] = memoryview(submission.status)[start:stop]
             if submission.done and not self._send(client.sock, encode_answer(Kind.DONE, submission.sequence)):
                 self._let_go(submission.client)
+
+    def _tell_occupancy(self) -> None:
+        occupancy = self._queue.occupancy
+        if occupancy == self._told_occupancy:
+            return
+        self._told_occupancy = occupancy
+        for client in self._clients.values():
+            if client.region is not None:
+                client.region.occupancy[0] = occupancy
 
 
 def compute(submission: Submission, memory: memoryview, arithmetic: Arithmetic, most: int) -> None:
