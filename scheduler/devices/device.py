@@ -62,6 +62,10 @@ class DeviceDown(Exception):
     """The device has been disabled, has died, or does not answer. Nothing more can be had from this object."""
 
 
+class DeviceUnavailable(DeviceDown):
+    """This host cannot have the device: library, queue or permission is missing. One line says what to do."""
+
+
 class Device(Protocol):
     """One client's access to one shared work queue."""
 
