@@ -13,6 +13,7 @@ say() { echo "setup: $*" >&2; }
 # Tool to look for -> Debian package that brings it.
 declare -A package_of=(
     [qemu-system-x86_64]=qemu-system-x86
+    [accel-config]=accel-config
     [as]=binutils
     [cc]=gcc
     [ip]=iproute2

@@ -133,6 +133,14 @@ class Tree:
             self.set_queue(name, 0)
         return link
 
+    def make_writable(self) -> None:
+        """Blanks where accel-config writes: unlike sysfs, a file would keep the end of a longer value."""
+        for path in self.directory.rglob("wq*/*"):
+            if path.name in ("mode", "group_id", "type"):
+                write(path, "\n")
+        for path in self.directory.rglob("engine*/group_id"):
+            write(path, "\n")
+
     def add_pci(self, address: str, number: str, driver: str | None = None, **values: str) -> Path:
         """A PCI function of Intel's."""
         device = self.roots.sysfs / "bus/pci/devices" / address
