@@ -23,6 +23,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -30,13 +31,11 @@ import numpy as np
 
 from pipeline.errors import KuakaError, WireError
 from pipeline.memory.image_extents import ExtentDigest, FrameChain, file_error
-from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind, as_bytes
-from pipeline.wire.sockets import remaining
+from pipeline.memory.page_vectors import PageVectors
+from pipeline.memory.pages import MAX_BATCH_PAGES, NORMAL, PAGE_BYTES, SAME, ZERO, PageBatch, PageKind, as_bytes
 
 #: Never written to, so the kernel backs them with its one zero page.
 _ZERO_BYTES = memoryview(bytes(MAX_BATCH_PAGES * PAGE_BYTES))
-#: As plain integers, for the loop over runs.
-_NORMAL, _SAME = int(PageKind.NORMAL), int(PageKind.SAME)
 #: No page has come.
 _NOTHING = (-1, -1)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -58,6 +57,7 @@ class TargetWriter:
         self._descriptor = descriptor
         self._size_bytes = size_bytes
         self._reused = reused
+        self._vectors = PageVectors()
         #: The frames since the last `finish_extent`.
         self._chain = FrameChain()
         #: The pages since the last `finish_extent`: first, and the one that is due; None where they are no sequence.
@@ -88,17 +88,12 @@ class TargetWriter:
         self._check(batch)
         self._continue_sequence(batch)
         self._chain.add(checksum)
-        pieces: list[memoryview] = []
-        start = end = 0
-        for offset, piece, zero in _pieces(batch):
-            if zero and not self._reused:
-                continue
-            if offset != end:
-                self._write_all(pieces, start)
-                pieces, start, end = [], offset, offset
-            pieces.append(piece)
-            end += len(piece)
-        self._write_all(pieces, start)
+        self._vectors.point_to(batch)
+        for start, stop in _runs(batch, self._reused):
+            try:
+                self._vectors.write(self._descriptor, start, stop, int(batch.page_numbers[start]) * PAGE_BYTES)
+            except OSError as error:
+                raise write_error(self.path, self._descriptor, (stop - start) * PAGE_BYTES, error) from None
 
     def finish_extent(self, offset_bytes: int, length_bytes: int, digest: bytes) -> ExtentDigest:
         """The pages given since the last call were all of this extent: see that they are what was sent.
@@ -125,7 +120,7 @@ class TargetWriter:
             return
         end = offset_bytes + length_bytes
         for offset in range(offset_bytes, end, len(_ZERO_BYTES)):
-            self._write_all([_ZERO_BYTES[: end - offset]], offset)
+            self._write_zeros(offset, min(len(_ZERO_BYTES), end - offset))
 
     def close(self) -> None:
         """Release the file."""
@@ -151,7 +146,7 @@ class TargetWriter:
             raise WireError(f"{count} pages in one batch for {self.path}, the limit is {MAX_BATCH_PAGES}")
         counts = np.bincount(batch.kinds, minlength=len(PageKind))
         sizes = (len(as_bytes(batch.normal)) // PAGE_BYTES, len(batch.fill_words))
-        if sizes != (counts[PageKind.NORMAL], counts[PageKind.SAME]):
+        if sizes != (counts[NORMAL], counts[SAME]):
             raise WireError(f"a batch for {self.path} does not hold the pages that it announces")
         last = int(batch.page_numbers.max())
         if last >= self._size_bytes // PAGE_BYTES:
@@ -163,35 +158,25 @@ class TargetWriter:
         if not 0 <= offset_bytes < offset_bytes + length_bytes <= self._size_bytes:
             raise WireError(f"an extent of {length_bytes} bytes at {offset_bytes} is not inside {self.path}")
 
-    def _write_all(self, pieces: list[memoryview], offset: int) -> None:
-        while pieces:
+    def _write_zeros(self, offset: int, length: int) -> None:
+        while length:
             try:
-                written = os.pwritev(self._descriptor, pieces, offset)
+                written = os.pwrite(self._descriptor, _ZERO_BYTES[:length], offset)
             except OSError as error:
-                raise write_error(self.path, self._descriptor, sum(map(len, pieces)), error) from None
-            pieces = remaining(pieces, written)
+                raise write_error(self.path, self._descriptor, length, error) from None
             offset += written
+            length -= written
 
 
-def _pieces(batch: PageBatch) -> Iterator[tuple[int, memoryview, bool]]:
-    """The batch as (offset in the file, bytes, whether zeros), one for each run of consecutive pages of one kind."""
-    numbers, kinds = batch.page_numbers, batch.kinds
-    normal = as_bytes(batch.normal)
-    same = as_bytes(np.repeat(batch.fill_words, WORDS_PER_PAGE).data)
-    normal_at = same_at = 0
-    cuts = np.flatnonzero((np.diff(numbers.astype(np.int64)) != 1) | (kinds[1:] != kinds[:-1])) + 1
-    starts = [0, *cuts.tolist()]
-    ends = [*cuts.tolist(), len(numbers)]
-    for start, end, number, kind in zip(starts, ends, numbers[starts].tolist(), kinds[starts].tolist(), strict=True):
-        length = (end - start) * PAGE_BYTES
-        if kind == _NORMAL:
-            yield number * PAGE_BYTES, normal[normal_at : normal_at + length], False
-            normal_at += length
-        elif kind == _SAME:
-            yield number * PAGE_BYTES, same[same_at : same_at + length], False
-            same_at += length
-        else:
-            yield number * PAGE_BYTES, _ZERO_BYTES[:length], True
+def _runs(batch: PageBatch, reused: bool) -> Iterator[tuple[int, int]]:
+    """Where in the batch runs of consecutive pages that are to be written begin and end."""
+    written = np.ones(batch.page_count, dtype=np.bool_) if reused else batch.kinds != ZERO
+    # Wider than page numbers are, whose last one is followed by none.
+    apart = np.diff(batch.page_numbers.astype(np.int64)) != 1
+    cuts = (np.flatnonzero(apart | (written[1:] != written[:-1])) + 1).tolist()
+    for start, stop in pairwise((0, *cuts, batch.page_count)):
+        if written[start]:
+            yield start, stop
 
 
 def punch_hole(descriptor: int, offset_bytes: int, length_bytes: int) -> bool:

@@ -32,6 +32,10 @@ class PageKind(IntEnum):
     SAME = 2
 
 
+#: The same as plain integers, for the hot path: Python 3.11 looks a member up by a call.
+NORMAL, ZERO, SAME = (int(kind) for kind in PageKind)
+
+
 @dataclass(slots=True)
 class PageBatch:
     """Pages of one RAM block, ready to be framed or just unframed.

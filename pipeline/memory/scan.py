@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.memory.pages import WORDS_PER_PAGE, PageKind, PageKinds, PageWords
+from pipeline.memory.pages import SAME, WORDS_PER_PAGE, ZERO, PageKinds, PageWords
 
 Scan = Callable[[PageWords], tuple[PageKinds, PageWords]]
 
@@ -33,9 +33,9 @@ def scan(pages: NDArray[np.uint64]) -> tuple[PageKinds, PageWords]:
     maybe_zero = candidates[zero_first]
     if len(maybe_zero):
         rows = pages if len(maybe_zero) == len(pages) else pages[maybe_zero]
-        kinds[maybe_zero[np.bitwise_or.reduce(rows, axis=1) == 0]] = PageKind.ZERO
+        kinds[maybe_zero[np.bitwise_or.reduce(rows, axis=1) == 0]] = ZERO
     maybe_same = candidates[~zero_first]
     if len(maybe_same):
         rows = pages[maybe_same]
-        kinds[maybe_same[(rows == rows[:, :1]).all(axis=1)]] = PageKind.SAME
-    return kinds, first[kinds == PageKind.SAME]
+        kinds[maybe_same[(rows == rows[:, :1]).all(axis=1)]] = SAME
+    return kinds, first[kinds == SAME]

@@ -241,12 +241,12 @@ def test_file_of_another_file_system_is_not_reused(final: Path) -> None:
 KILL_AT_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.memory import image_target, image_writer
+from pipeline.memory import image_target, image_writer, page_vectors
 from pipeline.memory.image_target import partial_path
 from tests.memory.image_files import SESSION, transfer
 
 source, final = Path(sys.argv[1]), Path(sys.argv[2])
-traced = {image_target.__file__, image_writer.__file__}
+traced = {image_target.__file__, image_writer.__file__, page_vectors.__file__}
 whole = source.read_bytes()
 
 def run_and_die_at(moment):

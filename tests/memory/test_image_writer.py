@@ -1,5 +1,6 @@
 """Pages into a partial image: every mixture lands, nothing strays, and what differs is found."""
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import KuakaError, WireError
-from pipeline.memory import image_writer
+from pipeline.memory import image_writer, page_vectors
 from pipeline.memory.image_extents import FrameChain
 from pipeline.memory.image_target import TargetImage
 from pipeline.memory.image_writer import TargetWriter
@@ -125,13 +126,13 @@ def test_full_batch_of_alternating_pages_is_one_system_call_on_a_reused_file(
 ) -> None:
     path = garbage(tmp_path / "scratch", MAX_BATCH_PAGES)
     offsets = []
-    pwritev = os.pwritev
+    pwritev = page_vectors._pwritev
 
-    def counted(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:
+    def counted(descriptor: int, vectors: int, count: int, offset: int) -> int:
         offsets.append(offset)
-        return pwritev(descriptor, pieces, offset)
+        return int(pwritev(descriptor, vectors, count, offset))
 
-    monkeypatch.setattr(os, "pwritev", counted)
+    monkeypatch.setattr(page_vectors, "_pwritev", counted)
     numbers = list(range(MAX_BATCH_PAGES))
     kinds = [NORMAL if number % 2 else ZERO for number in numbers]
     normal = b"n" * (PAGE_BYTES * MAX_BATCH_PAGES // 2)
@@ -142,15 +143,44 @@ def test_full_batch_of_alternating_pages_is_one_system_call_on_a_reused_file(
 
 
 def test_short_writes_are_continued(partial: Path, writer: TargetWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    pwritev = os.pwritev
+    calls = []
 
-    def one_piece_at_most(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:
-        return pwritev(descriptor, [pieces[0][:1000]], offset)
+    def one_piece_at_most(descriptor: int, vectors: int, count: int, offset: int) -> int:
+        calls.append(count)
+        base, length = (ctypes.c_uint64 * 2).from_address(vectors)
+        return os.pwrite(descriptor, ctypes.string_at(base, min(length, 1000)), offset)
 
-    monkeypatch.setattr(os, "pwritev", one_piece_at_most)
+    monkeypatch.setattr(page_vectors, "_pwritev", one_piece_at_most)
     writer.write(batch([1, 2, 3], [NORMAL, SAME, NORMAL]), 0)
+    assert calls == [3] * 5 + [2] * 5 + [1] * 5
     content = partial.read_bytes()[PAGE_BYTES : 4 * PAGE_BYTES]
     assert content == b"\1" * PAGE_BYTES + (b"\2" + bytes(7)) * 512 + b"\3" * PAGE_BYTES
+
+
+def test_interrupted_write_is_made_again_and_one_of_nothing_is_an_error(
+    partial: Path, writer: TargetWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwritev = page_vectors._pwritev
+    answers = iter([errno.EINTR, None, 0])
+
+    def disturbed(descriptor: int, vectors: int, count: int, offset: int) -> int:
+        answer = next(answers)
+        if answer is None:
+            return int(pwritev(descriptor, vectors, count, offset))
+        ctypes.set_errno(answer)
+        return -1 if answer else 0
+
+    monkeypatch.setattr(page_vectors, "_pwritev", disturbed)
+    writer.write(batch([0, 1]), 0)
+    assert partial.read_bytes()[: 2 * PAGE_BYTES] == b"\1" * PAGE_BYTES + b"\2" * PAGE_BYTES
+    with pytest.raises(KuakaError, match="cannot be written"):
+        writer.write(batch([2, 3]), 0)
+
+
+def test_pages_in_any_order_land_at_their_places(partial: Path, writer: TargetWriter) -> None:
+    writer.write(batch([5, 4, 0, 1, 9], [NORMAL, NORMAL, SAME, NORMAL, ZERO]), 0)
+    pages = {5: b"\1" * PAGE_BYTES, 4: b"\2" * PAGE_BYTES, 0: (b"\3" + bytes(7)) * 512, 1: b"\4" * PAGE_BYTES}
+    assert partial.read_bytes() == b"".join(pages.get(number, bytes(PAGE_BYTES)) for number in range(16))
 
 
 @pytest.mark.parametrize(
@@ -249,9 +279,10 @@ def test_full_disk_is_one_line_with_path_and_figures(
     partial: Path, writer: TargetWriter, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def full(*_: object) -> int:
-        raise OSError(code, os.strerror(code))
+        ctypes.set_errno(code)
+        return -1
 
-    monkeypatch.setattr(os, "pwritev", full)
+    monkeypatch.setattr(page_vectors, "_pwritev", full)
     with pytest.raises(KuakaError) as raised:
         writer.write(batch([0, 1]), 0)
     message = str(raised.value)
