@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from pipeline.codecs.codec import Codec, CodecId
 from pipeline.errors import KuakaError, LinkCut
-from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
+from pipeline.memory.pages import MAX_BATCH_PAGES, NORMAL, PAGE_BYTES, WORDS_PER_PAGE, ZERO, PageBatch
 from pipeline.memory.scan import Scan, scan
 from pipeline.wire.frames import FrameKind
 from pipeline.wire.links import LinkReceiver, LinkSender
 
 _UNCODED = CodecId.NONE.name.lower()
+_PAGES, _END = FrameKind.PAGES, FrameKind.END
 _NO_WORDS = np.empty(0, dtype=np.uint64)
 
 
@@ -93,7 +94,7 @@ class ShardSender:
         if announced_zero is not None and len(announced_zero):
             counters.announced_zero_pages += len(announced_zero)
             page_numbers = np.concatenate((page_numbers, announced_zero))
-            kinds = np.concatenate((kinds, np.full(len(announced_zero), PageKind.ZERO, dtype=np.uint8)))
+            kinds = np.concatenate((kinds, np.full(len(announced_zero), ZERO, dtype=np.uint8)))
         batch = PageBatch(block, page_numbers, kinds, fill_words, normal.data)
         frame = self.link.send_pages(batch, self._codec, tag)
         normal_pages = len(normal)
@@ -115,7 +116,7 @@ class ShardSender:
         """The NORMAL pages side by side; the array is valid until the next call."""
         if not kinds.any():
             return pages
-        index = np.flatnonzero(kinds == PageKind.NORMAL)
+        index = np.flatnonzero(kinds == NORMAL)
         if self._packed is None:
             self._packed = np.empty((MAX_BATCH_PAGES, WORDS_PER_PAGE), dtype=np.uint64)
         packed = self._packed[: len(index)]
@@ -132,7 +133,7 @@ def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None
     try:
         while True:
             head = link.receive()
-            if head.kind is FrameKind.PAGES:
+            if head.kind is _PAGES:
                 batch = link.pages(head)
                 sink.place(batch, head.tag, head.checksum)
                 counters.pages += batch.page_count
@@ -150,7 +151,7 @@ def receive_all(link: LinkReceiver, sink: Sink, counters: ShardCounters) -> None
                     sink.finish()
             counters.wire_bytes = link.wire_bytes
             link.acknowledge(head)
-            if head.kind is FrameKind.END:
+            if head.kind is _END:
                 return
     except LinkCut:
         # No more than a sign of something that another part knows the reason of.

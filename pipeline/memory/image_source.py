@@ -51,7 +51,7 @@ class ImageFacts:
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PageRun:
     """Consecutive pages, at most `MAX_BATCH_PAGES`: either (n,) numbers with their (n, 512) words, or the numbers of a
     hole."""

@@ -57,7 +57,7 @@ class Init:
     channel: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PacketHead:
     """A RAM packet's head. Page numbers are (n,) uint32 inside `block`; `block` is empty where no page is announced."""
 

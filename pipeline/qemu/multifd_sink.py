@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import Buffer
 
 from pipeline.errors import LinkCut, LinkError, MigrationError, WireError
-from pipeline.memory.pages import PAGE_BYTES, WORDS_PER_PAGE, PageBatch, PageKind
+from pipeline.memory.pages import NORMAL, PAGE_BYTES, SAME, WORDS_PER_PAGE, ZERO, PageBatch
 from pipeline.qemu.multifd import INIT_BYTES, PAGES_PER_PACKET, encode_head, encode_sync, parse_init
 from pipeline.qemu.stream_checks import SEE_DESTINATION
 from pipeline.wire.sockets import SocketTransport
@@ -54,9 +54,9 @@ class MultifdSink:
         payload: list[Buffer] = [batch.normal]
         zero = _NO_PAGES
         if kinds.any():
-            is_zero, is_same = kinds == PageKind.ZERO, kinds == PageKind.SAME
+            is_zero, is_same = kinds == ZERO, kinds == SAME
             zero = numbers[is_zero]
-            numbers = np.concatenate((numbers[kinds == PageKind.NORMAL], numbers[is_same]))
+            numbers = np.concatenate((numbers[kinds == NORMAL], numbers[is_same]))
             payload.append(np.repeat(batch.fill_words, WORDS_PER_PAGE).data)
             if not self._native_zero:
                 numbers = np.concatenate((numbers, zero))

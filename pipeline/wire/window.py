@@ -25,7 +25,8 @@ WINDOW_SHARE = 0.1
 _RISE, _FALL = 0.5, 0.125
 
 
-@dataclass(frozen=True, slots=True)
+# One for each frame: not frozen, which would cost a call for each field.
+@dataclass(slots=True, eq=False)
 class _Outstanding:
     sequence: int
     wire_bytes: int

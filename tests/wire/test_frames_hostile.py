@@ -61,9 +61,9 @@ TABLE_BYTES = 3 + 4 * 5 + 4 + 8
     ("changes", "reason"),
     [
         ({"magic": b"KUAX"}, "not kuaka"),
-        ({"kind": 0}, "0 is not a valid FrameKind"),
-        ({"kind": 6}, "6 is not a valid FrameKind"),
-        ({"codec": 4}, "4 is not a valid CodecId"),
+        ({"kind": 0}, "kind 0 is unknown"),
+        ({"kind": 6}, "kind 6 is unknown"),
+        ({"codec": 200}, "codec 200 is unknown"),
         ({"reserved": 1}, "reserved"),
         ({"page_count": 0}, "0 pages"),
         ({"page_count": MAX_BATCH_PAGES + 1}, "limit is"),
