@@ -18,7 +18,6 @@ All but the first three are `DeviceDown`. A submission is a bounded number of wr
 
 import errno
 import os
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -26,8 +25,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.devices.device import DeviceDown
+from scheduler.devices.device import DeviceDown, DeviceUnavailable
 from scheduler.devices.dsa.descriptors import DESCRIPTOR_BYTES
+from scheduler.devices.dsa.forks import close_in_children
 
 #: (n, DESCRIPTOR_BYTES), C order.
 DescriptorRows = NDArray[np.uint8]
@@ -67,14 +67,14 @@ class WritePort:
     """
 
     def __init__(self, path: Path, write: Callable[[int, memoryview], int] = os.write) -> None:
-        """Opens `path`; raises `DeviceDown`."""
+        """Opens `path`; raises `DeviceDown`, and `DeviceUnavailable` where another try would not help."""
         self._path = path
         self._write = write
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise _down(path, error, _OPEN_REMEDIES) from None
-        _open_ports.add(self)
+            raise _unopened(path, error) from None
+        close_in_children(self)
 
     def submit(self, descriptors: DescriptorRows) -> int:
         accepted = 0
@@ -86,7 +86,7 @@ class WritePort:
             except InterruptedError:
                 continue
             except OSError as error:
-                raise _down(self._path, error, _WRITE_REMEDIES) from None
+                raise DeviceDown(_line(self._path, error, _WRITE_REMEDIES)) from None
             count, part = divmod(written, DESCRIPTOR_BYTES)
             if part:
                 raise DeviceDown(
@@ -103,16 +103,10 @@ class WritePort:
             os.close(fd)
 
 
-_open_ports: "weakref.WeakSet[WritePort]" = weakref.WeakSet()
+def _unopened(path: Path, error: OSError) -> DeviceDown:
+    line = _line(path, error, _OPEN_REMEDIES)
+    return DeviceUnavailable(line) if error.errno in _OPEN_REMEDIES else DeviceDown(line)
 
 
-def _close_inherited() -> None:
-    for port in list(_open_ports):
-        port.close()
-
-
-os.register_at_fork(after_in_child=_close_inherited)
-
-
-def _down(path: Path, error: OSError, remedies: dict[int, str]) -> DeviceDown:
-    return DeviceDown(f"{path}: {error.strerror or error}: {remedies.get(error.errno or 0, _GONE)}")
+def _line(path: Path, error: OSError, remedies: dict[int, str]) -> str:
+    return f"{path}: {error.strerror or error}: {remedies.get(error.errno or 0, _GONE)}"
