@@ -85,12 +85,15 @@ class GuestParameters:
     def __post_init__(self) -> None:
         if not _MIN_MEMORY_BYTES <= self.memory_bytes <= _MAX_MEMORY_BYTES or self.memory_bytes % _MEMORY_GRAIN_BYTES:
             raise UsageError(
-                f"demo guest of {self.memory_bytes} bytes: give a multiple of 64 KiB between 32 MiB and 60 GiB"
+                f"--memory: a guest of {self.memory_bytes} bytes cannot be:"
+                " give a multiple of 64 KiB between 32 MiB and 60 GiB"
             )
         if not 0 <= self.normal_page_ratio <= 100:
-            raise UsageError(f"normal page ratio {self.normal_page_ratio}: give a percentage from 0 to 100")
+            raise UsageError(f"--normal-page-ratio {self.normal_page_ratio:g}: give a percentage from 0 to 100")
         if self.dirty_rate_bytes_s and not PAGE_BYTES <= self.dirty_rate_bytes_s <= _MAX_RATE_BYTES_S:
-            raise UsageError(f"dirty rate {self.dirty_rate_bytes_s} bytes/s: give 0, or between 4 KiB/s and 8 GiB/s")
+            raise UsageError(
+                f"--dirty-rate: {self.dirty_rate_bytes_s} bytes/s cannot be: give 0, or between 4 KiB/s and 8 GiB/s"
+            )
         if self.working_set_bytes is not None and self.working_set_bytes < PAGE_BYTES:
             raise UsageError(f"working set of {self.working_set_bytes} bytes: give at least one page of {PAGE_BYTES}")
         if not 0 <= self.seed < 2**32:

@@ -145,7 +145,7 @@ class Host:
 
     async def _prepare(self, order: DestinationOrder, destination: _Destination, incoming: Path) -> QemuFacts:
         if order.prepare is not None:
-            refuse_occupied(order.vm, Path(order.qmp))
+            await refuse_occupied(order.vm, Path(order.qmp))
         self._directories.make(order.terms.session, order.socket_user)
         if order.prepare is not None:
             destination.prepared = True
@@ -250,7 +250,7 @@ class Host:
             await vm.restore()
             return await vm.resume()
         except KuakaError:
-            if is_there(vm.qmp_path):
+            if await asyncio.to_thread(is_there, vm.qmp_path):
                 raise
             return "gone"
 

@@ -74,9 +74,9 @@ class DestinationVm:
         await self._qmp.disconnect()
 
 
-def refuse_occupied(name: str, qmp_path: Path) -> None:
+async def refuse_occupied(name: str, qmp_path: Path) -> None:
     """Raise `SpecError` when a QEMU answers where `prepare` is to start a fresh one."""
-    if is_there(qmp_path):
+    if await asyncio.to_thread(is_there, qmp_path):
         raise SpecError(
             f"{name} (destination): a QEMU answers at {qmp_path} already: end it, or give the path that prepare uses"
         )
@@ -88,10 +88,10 @@ async def remove_destination(name: str, qmp_path: Path, *, ours: bool) -> None:
     One that is `ours`, or that still waits for its migration, is told to end; any other is left alone, for it may be a
     guest that somebody needs. Raises `MigrationError` when one still answers: then a second guest may exist.
     """
-    if is_there(qmp_path):
+    if await asyncio.to_thread(is_there, qmp_path):
         await _end(Qmp(qmp_path, f"{name} (destination)"), ours=ours)
     deadline = asyncio.get_running_loop().time() + _END_TIMEOUT_S
-    while is_there(qmp_path):
+    while await asyncio.to_thread(is_there, qmp_path):
         if asyncio.get_running_loop().time() > deadline:
             raise MigrationError(f"{name}: a QEMU still answers at {qmp_path}: look at it, and end it by hand")
         await asyncio.sleep(_APPEAR_POLL_S)
@@ -107,7 +107,7 @@ async def _end(qmp: Qmp, *, ours: bool) -> None:
                 await qmp.execute("quit")
     except (KuakaError, TimeoutError):
         # It may have ended before it could answer; what counts is whether it still does, which the caller looks at.
-        pid = pid_behind(qmp.path) if ours else None
+        pid = await asyncio.to_thread(pid_behind, qmp.path) if ours else None
         if pid is not None:
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -62,18 +62,15 @@ class Qmp:
 
     async def connect(self) -> None:
         """Connect and negotiate; raises `SpecError`, for a QEMU that cannot be reached before anything moved."""
-        sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.settimeout(_CONNECT_TIMEOUT_S)
-            sock.connect(str(self.path))
-            self._peer_pid = _peer_pid(sock)
-            sock.setblocking(False)
+            # In a thread: a listener whose backlog is full blocks whoever connects.
+            sock = await asyncio.to_thread(_connected, self.path)
         except OSError as error:
-            sock.close()
             raise SpecError(
                 f"{self.name}: no QMP socket answers at {self.path}: {error.strerror or error};"
                 " start QEMU with -qmp unix:PATH,server=on,wait=off"
             ) from None
+        self._peer_pid = _peer_pid(sock)
         self._client.register_listener(self.events)
         try:
             await asyncio.wait_for(self._client.connect(sock), _CONNECT_TIMEOUT_S)
@@ -167,8 +164,22 @@ def event_time_ns(event: Message) -> int:
     return int(stamp["seconds"]) * 10**9 + int(stamp["microseconds"]) * 1000
 
 
+def _connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(_CONNECT_TIMEOUT_S)
+        sock.connect(str(path))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def is_there(path: Path) -> bool:
-    """Whether a QEMU holds the QMP socket at `path`, be it busy or hanging; False only when there is certainly none."""
+    """Whether a QEMU holds the QMP socket at `path`, be it busy or hanging; False only when there is certainly none.
+
+    Blocks for up to a second where the listener's backlog is full."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(1.0)
         try:

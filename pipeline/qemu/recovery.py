@@ -3,6 +3,7 @@
 The caller has decided who owns the guest; see `fleet.sweep`.
 """
 
+import asyncio
 from pathlib import Path
 
 from pipeline.errors import KuakaError
@@ -20,7 +21,7 @@ async def recover_source(vm: str, qmp_path: Path, *, paused: bool) -> str:
     `paused`: the guest did not run before the migration, so it is not told to.
     Raises `KuakaError` for one that is there and cannot be told.
     """
-    if not is_there(qmp_path):
+    if not await asyncio.to_thread(is_there, qmp_path):
         return "gone"
     async with Qmp(qmp_path, f"{vm} (source)") as qmp:
         await qmp.execute("migrate_cancel")
