@@ -139,6 +139,11 @@ class QatDevice:
         """Whether its services have compression; services that nobody knows might."""
         return self.services is None or not _COMPRESSION.isdisjoint(self.services)
 
+    @property
+    def serves(self) -> bool:
+        """Whether it has instances that compress."""
+        return self.state == "up" and self.compresses and self.functions != 0
+
 
 @dataclass(frozen=True, slots=True)
 class Qatmgr:
@@ -192,14 +197,10 @@ def usable_queues(inventory: Inventory, kind: AcceleratorKind, numa_node: int | 
 
 
 def usable_qat(inventory: Inventory, numa_node: int | None) -> tuple[QatDevice, ...]:
-    """QAT devices that are up and compress; none where this process cannot ask qatmgr for an instance."""
+    """QAT devices with instances that compress; none where this process cannot ask qatmgr for one."""
     if not inventory.qatmgr.permitted:
         return ()
-    return tuple(
-        device
-        for device in inventory.qat
-        if device.state == "up" and device.compresses and _is_near(device.numa_node, numa_node)
-    )
+    return tuple(device for device in inventory.qat if device.serves and _is_near(device.numa_node, numa_node))
 
 
 def _is_near(device_node: int, wanted: int | None) -> bool:

@@ -152,7 +152,7 @@ class Tree:
 
     def add_qat(self, address: str, *, state: str = "up", services: str = "dc", **values: str) -> Path:
         """A QAT physical function of the fourth generation."""
-        device = self.add_pci(address, "0x4940", "4xxx", sriov_numvfs="16", **values)
+        device = self.add_pci(address, "0x4940", "4xxx", **{"sriov_numvfs": "16"} | values)
         attributes(device / "qat", {"state": state, "cfg_services": services})
         return device
 
