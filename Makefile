@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-matrix test-long bench bench-scheduler demo clean
+.PHONY: help setup lint test test-matrix test-long bench bench-scheduler bench-bindings demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ bench: setup ## measure against QEMU's own multifd; BENCH_ARGS="..."
 
 bench-scheduler: setup ## what the scheduler costs: its core, its actor's ticks; BENCH_ARGS="..."
 	$(BIN)/python -m benchmarks scheduler ticks $(BENCH_ARGS)
+
+bench-bindings: setup ## what the bindings to real queues cost their caller; BENCH_ARGS="..."
+	$(BIN)/python -m benchmarks bindings $(BENCH_ARGS)
 
 demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"
 	$(BIN)/kuaka demo $(DEMO_ARGS)

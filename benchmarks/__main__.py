@@ -9,7 +9,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import case_downtime, case_image, case_live, case_memory, case_overhead, case_scheduler, case_ticks
+from benchmarks import (
+    case_bindings,
+    case_downtime,
+    case_image,
+    case_live,
+    case_memory,
+    case_overhead,
+    case_scheduler,
+    case_ticks,
+)
 from benchmarks.namespaces import NamespaceError, private_loopback
 from benchmarks.report import Report
 
@@ -22,6 +31,7 @@ CASES: dict[str, Callable[[Report, Path, int], None]] = {
     "overhead": case_overhead.run,
     "scheduler": case_scheduler.run,
     "ticks": case_ticks.run,
+    "bindings": case_bindings.run,
 }
 #: Memory, not a disk, is what is to be compared with QEMU's RAM.
 _MEMORY_FILES = Path("/dev/shm")
