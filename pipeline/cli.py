@@ -32,6 +32,8 @@ class Output(StrEnum):
 
 gateway_app = typer.Typer(help="Gateways that stand alone, behind any `migrate unix:PATH`.", no_args_is_help=True)
 app.add_typer(gateway_app, name="gateway")
+devices_app = typer.Typer(help="Intel accelerators of this host.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print results as a table or as JSON.")]
 AddressOption = Annotated[
@@ -211,6 +213,68 @@ def simulate(
     as_json = output is Output.JSON
     code = run_simulation(scenario, policy or [], seed=seed, sweep=sweep, timeline=timeline, as_json=as_json)
     raise typer.Exit(code)
+
+
+@devices_app.command("list")
+def devices_list(output: OutputOption = Output.TABLE) -> None:
+    """List DSA, IAA and QAT devices and their queues; exit code 0 where there are none, too."""
+    from pipeline.devices_command import run_list
+    from scheduler.devices.discovery import Roots
+
+    raise typer.Exit(run_list(Roots(), as_json=output is Output.JSON))
+
+
+@devices_app.command("check")
+def devices_check(
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", help="dsa, iaa or qat; may be repeated; any of them without it.")
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say what keeps accelerators from use, or makes them worth less, with a remedy for each.
+
+    Exit code 0: usable by this process (each kind that was named, or at least one); 1: not.
+    """
+    from pipeline.devices_command import run_check
+    from scheduler.devices.discovery import Roots
+
+    raise typer.Exit(run_check(Roots(), kind or [], as_json=output is Output.JSON))
+
+
+@devices_app.command("plan")
+def devices_plan(
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", help="dsa or iaa; may be repeated; both without it.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="Plan for N devices of each kind, instead of those of this host.")
+    ] = None,
+    critical_entries: Annotated[
+        int | None, typer.Option("--critical-entries", help="Of DSA's critical queue; 16 without it.")
+    ] = None,
+    bulk_entries: Annotated[
+        int | None, typer.Option("--bulk-entries", help="Of DSA's bulk queue; all others without it.")
+    ] = None,
+    group: Annotated[str, typer.Option("--group", help="The group that the queues are opened to.")] = "kuaka",
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Write accel-config's file here; to stdout without it.")
+    ] = None,
+    udev_rule: Annotated[Path | None, typer.Option("--udev-rule", help="Write the udev rule here.")] = None,
+) -> None:
+    """Write how DSA and IAA devices should be set up, for `accel-config load-config`. Nothing is changed."""
+    from pipeline.devices_command import PlanOptions, run_plan
+    from scheduler.devices.discovery import Roots
+
+    options = PlanOptions(
+        kinds=tuple(kind or ()),
+        devices=devices,
+        critical_entries=critical_entries,
+        bulk_entries=bulk_entries,
+        group=group,
+        config=config,
+        udev_rule=udev_rule,
+    )
+    raise typer.Exit(run_plan(Roots(), options))
 
 
 @app.command()
