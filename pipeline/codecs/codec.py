@@ -24,6 +24,7 @@ class CodecId(IntEnum):
     LZ4 = 1
     ZSTD = 2
     DEFLATE = 3
+    QAT = 4
 
 
 class DecodeError(WireError):

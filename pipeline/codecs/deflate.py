@@ -24,6 +24,8 @@ class DeflateCodec(OneByOne):
     """One raw deflate stream per batch."""
 
     codec_id = CodecId.DEFLATE
+    #: A device with less history than this cannot decode the streams.
+    window_bytes = 1 << HISTORY_BITS
 
     def __init__(self, level: int | None = None) -> None:
         self._level = check_level(self.codec_id, level, 0, 3, 1)
@@ -41,14 +43,22 @@ class DeflateCodec(OneByOne):
 
     def decode(self, stream: memoryview, size_bytes: int) -> Buffer:
         """Decode one stream into exactly `size_bytes`; it must end there, with nothing behind it."""
-        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, HISTORY_BITS)
-        try:
-            pages = inflater.decompress(stream, max_length=size_bytes)
-            # The end-of-block symbol may be unread when the output is full: a byte more tells it from a longer stream.
-            if len(pages) == size_bytes and not inflater.eof and inflater.decompress(b"", max_length=1):
-                raise DecodeError(f"deflate stream holds more than the {size_bytes} bytes announced")
-        except _IsalError as error:
-            raise DecodeError(f"deflate stream does not decode: {error}") from None
-        if len(pages) != size_bytes or not inflater.eof or inflater.unused_data:
-            raise DecodeError(f"deflate stream does not end after the {size_bytes} bytes announced")
-        return pages
+        return inflate(stream, size_bytes, HISTORY_BITS)
+
+
+def inflate(stream: memoryview, size_bytes: int, history_bits: int) -> bytes:
+    """The `size_bytes` bytes that one raw deflate stream holds, no distance in it beyond 2^`history_bits`.
+
+    It must end there, with nothing behind it; raises `DecodeError`.
+    """
+    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, history_bits)
+    try:
+        pages = inflater.decompress(stream, max_length=size_bytes)
+        # The end-of-block symbol may be unread when the output is full: a byte more tells it from a longer stream.
+        if len(pages) == size_bytes and not inflater.eof and inflater.decompress(b"", max_length=1):
+            raise DecodeError(f"deflate stream holds more than the {size_bytes} bytes announced")
+    except _IsalError as error:
+        raise DecodeError(f"deflate stream does not decode: {error}") from None
+    if len(pages) != size_bytes or not inflater.eof or inflater.unused_data:
+        raise DecodeError(f"deflate stream does not end after the {size_bytes} bytes announced")
+    return pages

@@ -6,6 +6,7 @@ from pipeline.codecs.codec import Codec, CodecId
 from pipeline.codecs.deflate import DeflateCodec
 from pipeline.codecs.lz4 import Lz4Codec
 from pipeline.codecs.none import NoneCodec
+from pipeline.codecs.qat import QatCodec
 from pipeline.codecs.zstd import ZstdCodec
 
 _MAKERS: Mapping[CodecId, Callable[[int | None], Codec]] = {
@@ -13,6 +14,7 @@ _MAKERS: Mapping[CodecId, Callable[[int | None], Codec]] = {
     CodecId.LZ4: Lz4Codec,
     CodecId.ZSTD: ZstdCodec,
     CodecId.DEFLATE: DeflateCodec,
+    CodecId.QAT: QatCodec,
 }
 
 

@@ -13,7 +13,13 @@ from tests.codecs.page_bytes import TEXTURES, textured
 
 CODECS = tuple(CodecId)
 ENCODERS = tuple(codec_id for codec_id in CODECS if codec_id is not CodecId.NONE)
-LEVELS = {CodecId.NONE: (0,), CodecId.LZ4: (1, 64), CodecId.ZSTD: (1, 3, 19), CodecId.DEFLATE: (0, 1, 2, 3)}
+LEVELS = {
+    CodecId.NONE: (0,),
+    CodecId.LZ4: (1, 64),
+    CodecId.ZSTD: (1, 3, 19),
+    CodecId.DEFLATE: (0, 1, 2, 3),
+    CodecId.QAT: (0, 1, 2, 3),
+}
 
 
 def stream_of(codec_id: CodecId, pages: bytes) -> bytes:
@@ -24,14 +30,14 @@ def stream_of(codec_id: CodecId, pages: bytes) -> bytes:
 
 
 def test_every_codec_has_the_name_and_number_of_its_entry() -> None:
-    assert codec_names() == ("none", "lz4", "zstd", "deflate")
+    assert codec_names() == ("none", "lz4", "zstd", "deflate", "qat")
     for codec_id in CODECS:
         assert codec_for(codec_id).codec_id is codec_id
         assert parse_codec(codec_id.name.lower()) is codec_id
 
 
 def test_unknown_codec_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"'snappy' is unknown.*none, lz4, zstd, deflate"):
+    with pytest.raises(UsageError, match=r"'snappy' is unknown.*none, lz4, zstd, deflate, qat"):
         parse_codec("snappy")
 
 

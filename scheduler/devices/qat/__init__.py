@@ -1,0 +1,1 @@
+"""QAT by QATzip: whole packets in gzip-extended members, hardware or nothing."""
