@@ -20,7 +20,7 @@ from pipeline.memory.scan import scan
 from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import DESCRIPTOR, Operation
 from scheduler.devices.dsa.descriptors import DESCRIPTOR_BYTES, Completion, DsaCompletions
-from scheduler.devices.dsa.device import DsaDevice
+from scheduler.devices.dsa.device import SPIN_NS, DsaDevice
 from scheduler.devices.dsa.memory import prefaulted
 from scheduler.devices.dsa.submission import DescriptorRows
 
@@ -97,6 +97,7 @@ def _figures(cpu_us: Mapping[str, float]) -> list[Figure]:
         figure("submission: the system call and 8 KiB of descriptors, no device", write_us),
         figure("submission on silicon, at least (inferred)", write_us + least_us),
         figure("submission on silicon, at most (inferred)", write_us + most_us),
+        figure("looking at records without a pause, at most", SPIN_NS / 1000),
         figure("copy of the pages into the device's memory", cpu_us["copy"]),
         figure("numpy's scan of zero pages", cpu_us["zero"]),
         figure("numpy's scan of live pages", cpu_us["live"]),

@@ -43,6 +43,8 @@ SPIN_NS = 25_000
 _FIRST_SLEEP_NS = 20_000
 _LAST_SLEEP_NS = 500_000
 _NS_PER_S = 1_000_000_000
+# Plain numbers: an enumeration's member in an expression of numpy's costs microseconds.
+_NONE, _FALSE_PREDICATE, _PENDING = int(Completion.NONE), int(Completion.FALSE_PREDICATE), int(Status.PENDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,9 @@ class DsaDevice:
             raise ValueError(f"records {first} to {stop} are in flight")
         self._check_usable()
         self._build(descriptors, first, stop)
+        stop = min(stop, first + self._room(count))
+        if stop == first:
+            return 0
         # All of it until the port has said how many: a submission that is cut short may have put in any number.
         self._in_flight.append((first, stop))
         try:
@@ -176,6 +181,17 @@ class DsaDevice:
         if os.getpid() != self._process:
             raise DeviceDown("the device was opened before a fork: open it in this process")
 
+    def _room(self, wanted: int) -> int:
+        """Entries that this object may still fill: a dedicated queue loses what is beyond, and tells nobody."""
+        room = self._free()
+        if room < wanted:
+            self._take_complete()
+            room = self._free()
+        return room
+
+    def _free(self) -> int:
+        return self._slots - sum(stop - first for first, stop in self._in_flight)
+
     def _build(self, descriptors: Descriptors, first: int, stop: int) -> None:
         sources, sizes = descriptors["source"], descriptors["source_bytes"]
         # Two 32-bit numbers: their sum needs the wider type.
@@ -183,8 +199,8 @@ class DsaDevice:
             raise ValueError(f"a source of no bytes, or beyond the {len(self._memory)} bytes of memory")
         np.add(sources, self._address, out=self._sources[first:stop])
         self._transfers[first:stop] = sizes
-        self._completions[first:stop] = Completion.NONE
-        self._status[first:stop] = Status.PENDING
+        self._completions[first:stop] = _NONE
+        self._status[first:stop] = _PENDING
 
     def _take_complete(self) -> bool:
         """Take what is complete as a whole; whether that was all."""
@@ -202,11 +218,11 @@ class DsaDevice:
     def _take(self, first: int, stop: int) -> None:
         # The status first: what it stands for was written with it or before it.
         completions = self._completions[first:stop].copy()
-        differs = (self._results[first:stop] != 0) | (completions == Completion.FALSE_PREDICATE)
+        differs = (self._results[first:stop] != 0) | (completions == _FALSE_PREDICATE)
         self._output_bytes[first:stop] = differs
-        if completions.max() > Completion.FALSE_PREDICATE:
+        if completions.max() > _FALSE_PREDICATE:
             # What an earlier look has taken is counted.
-            self._count(completions[self._status[first:stop] == Status.PENDING])
+            self._count(completions[self._status[first:stop] == _PENDING])
         self._status[first:stop] = STATUS_OF[completions]
 
     def _count(self, completions: NDArray[np.uint8]) -> None:

@@ -1,6 +1,8 @@
 """Layouts and constants are linux/idxd.h's, to the byte; what a status means is the scheduler's word for it."""
 
 import struct
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,62 @@ from scheduler.devices.dsa.descriptors import (
     DSA_DESCRIPTOR,
     STATUS_OF,
     Completion,
+    Flag,
+    Opcode,
     comparisons_with_zero,
 )
+from tests.needs import missing, need
+
+HEADER = Path("/usr/include/linux/idxd.h")
+#: Our names for what the header has.
+FIELDS = {
+    "completion_addr": "completion_address",
+    "src_addr": "source",
+    "comp_pattern": "pattern",
+    "xfer_size": "transfer_bytes",
+}
+RECORD_FIELDS = {
+    "status": "status",
+    "result": "result",
+    "bytes_completed": "completed_bytes",
+    "fault_addr": "fault_address",
+}
+CONSTANTS = {
+    "DSA_OPCODE_NOOP": Opcode.NOOP,
+    "DSA_OPCODE_BATCH": Opcode.BATCH,
+    "DSA_OPCODE_COMPVAL": Opcode.COMPVAL,
+    "IDXD_OP_FLAG_BOF": Flag.BLOCK_ON_FAULT,
+    "IDXD_OP_FLAG_CRAV": Flag.COMPLETION_ADDRESS_VALID,
+    "IDXD_OP_FLAG_RCR": Flag.COMPLETION_REQUESTED,
+    "DSA_COMP_NONE": Completion.NONE,
+    "DSA_COMP_SUCCESS": Completion.SUCCESS,
+    "DSA_COMP_SUCCESS_PRED": Completion.FALSE_PREDICATE,
+    "DSA_COMP_PAGE_FAULT_NOBOF": Completion.PAGE_FAULT,
+    "DSA_COMP_PAGE_FAULT_IR": Completion.PAGE_FAULT_INVALIDATED,
+    "DSA_COMP_BATCH_FAIL": Completion.BATCH_FAILED,
+    "DSA_COMP_BAD_OPCODE": Completion.BAD_OPCODE,
+    "DSA_COMP_INVALID_FLAGS": Completion.BAD_FLAGS,
+    "DSA_COMP_XFER_ERANGE": Completion.BAD_TRANSFER_SIZE,
+    "DSA_COMP_HW_ERR1": Completion.HARDWARE_ERROR,
+    "DSA_COMP_STATUS_WRITE": Completion.WRITE_FAULT,
+}
+
+
+def test_layouts_and_constants_are_those_of_the_installed_header(tmp_path: Path) -> None:
+    compiler = need("cc")
+    if not HEADER.exists():
+        missing(str(HEADER))
+    places = [f"offsetof(struct dsa_hw_desc, {field})" for field in FIELDS]
+    places += [f"offsetof(struct dsa_completion_record, {field})" for field in RECORD_FIELDS]
+    sizes = ["sizeof(struct dsa_hw_desc)", "sizeof(struct dsa_completion_record)"]
+    lines = "".join(f'printf("%ld\\n", (long)({each}));' for each in [*sizes, *places, *CONSTANTS])
+    source = tmp_path / "layout.c"
+    source.write_text(f"#include <stddef.h>\n#include <stdio.h>\n#include <linux/idxd.h>\nint main(void) {{{lines}}}\n")
+    subprocess.run([compiler, "-o", tmp_path / "layout", source], check=True)
+    answer = subprocess.run([tmp_path / "layout"], capture_output=True, check=False).stdout
+    ours = [DSA_DESCRIPTOR.fields[name][1] for name in FIELDS.values()]
+    ours += [DSA_COMPLETION.fields[name][1] for name in RECORD_FIELDS.values()]
+    assert list(map(int, answer.split())) == [DESCRIPTOR_BYTES, COMPLETION_BYTES, *ours, *CONSTANTS.values()]
 
 
 def test_descriptor_is_the_kernels_64_bytes() -> None:

@@ -142,6 +142,17 @@ def test_busy_queue_leaves_nothing_in_flight(port: ScriptedPort, device: DsaDevi
     assert device.wait(0)
 
 
+def test_dedicated_queue_is_never_overrun_because_it_would_lose_descriptors_silently(
+    port: ScriptedPort, device: DsaDevice
+) -> None:
+    assert device.submit(SCAN, scans(100)) == 100
+    assert device.submit(SCAN, scans(100), first=100) == 28
+    assert device.submit(SCAN, scans(100), first=200) == 0
+    assert [len(submitted) for submitted in port.submitted] == [100, 28]
+    complete(device, 0, [1] * 100)
+    assert device.submit(SCAN, scans(100), first=200) == 100
+
+
 def test_several_submissions_complete_in_any_order(device: DsaDevice) -> None:
     device.submit(SCAN, scans(4), first=0)
     device.submit(SCAN, scans(4), first=100)
