@@ -311,7 +311,6 @@ class SchedulerClient:
             case Backpressure():
                 self.backpressure[effect.pool] = effect
             case _:
-                # Withheld: there is no lease, and that is all there is to it here.
                 pass
 
     def _fence(self, effect: Fenced) -> None:

@@ -20,7 +20,7 @@ from scheduler.ticks import OpenFlow
 _IDLE_TICKS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HeldLease:
     """A lease and when it ends by this host's CLOCK_BOOTTIME."""
 
@@ -93,10 +93,12 @@ class FlowState:
             self.sub_leases.publish(effective.lease, effective.deadline_ns, self.split.device_permille, now_ns)
 
     def _expire(self, now_ns: int) -> None:
-        held, ticket = self.held, self.ticket
-        self.held = held if held is not None and now_ns < held.deadline_ns else None
-        self.ticket = ticket if ticket is not None and now_ns < ticket.deadline_ns else None
-        if (held, ticket) != (self.held, self.ticket) and self.held is None and self._stopped_ticket() is None:
+        over = False
+        if self.held is not None and now_ns >= self.held.deadline_ns:
+            self.held, over = None, True
+        if self.ticket is not None and now_ns >= self.ticket.deadline_ns:
+            self.ticket, over = None, True
+        if over and self.held is None and self._stopped_ticket() is None:
             self.sub_leases.withdraw()
 
     def _stopped_ticket(self) -> HeldLease | None:
@@ -137,7 +139,7 @@ class FlowState:
         if self.held is not None and lease.epoch != self.held.lease.epoch:
             # Adopted: the new epoch knows of the slots, not of what was still to be done with them.
             budget_ns = max(budget_ns, self.held.lease.budget_until_ns)
-        self.newest = replace(lease, budget_until_ns=budget_ns)
+        self.newest = lease if budget_ns == lease.budget_until_ns else replace(lease, budget_until_ns=budget_ns)
         if not self.closing:
             self.held = HeldLease(self.newest, deadline_ns)
 

@@ -23,11 +23,10 @@ from scheduler.core.effects import (
     Outlook,
     TicketDenied,
     TicketGranted,
-    Withheld,
 )
 
 #: Effects that are somebody's; the others are the service's own.
-HostEffect = Granted | Withheld | Outlook | Fenced | TicketGranted | TicketDenied | Backpressure
+HostEffect = Granted | Outlook | Fenced | TicketGranted | TicketDenied | Backpressure
 
 
 class Outbox:

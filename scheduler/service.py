@@ -45,6 +45,8 @@ from scheduler.ticks import (
 #: Leases of a host that says nothing have ended long before.
 SILENT_NS = 10_000_000_000
 _KEPT_ALARMS = 100
+#: How often time is let pass in all pools: half a tick's period.
+_LOOK_EVERY_NS = 50_000_000
 #: Clients of a host before the one that speaks now, whose late messages are known as such.
 _KEPT_REPLACED = 8
 
@@ -100,6 +102,7 @@ class SchedulerService:
         self.epoch = claim_epoch(store)
         self._core = core(self.epoch, clock(), self.epoch > 1)
         self._hosts: dict[str, _Host] = {}
+        self._look_ns = 0
         self._replaced: deque[tuple[str, int]] = deque(maxlen=_KEPT_REPLACED)
         #: Sequences of the core's own reports: a host's may begin again with a new client.
         self._reports = 0
@@ -160,9 +163,7 @@ class SchedulerService:
         host.heard_ns, host.sequence = now_ns, tick.sequence
         host.outbox.acknowledge(tick.acknowledged)
         host.outbox.forget_leases()
-        wakeup_ns = self._core.next_wakeup()
-        if wakeup_ns is not None and wakeup_ns <= now_ns:
-            self._handle(Ticked(), now_ns)
+        self._pass_time(now_ns)
         for number, news in enumerate(tick.news, start=tick.first_news):
             if number > host.news:
                 host.news = number
@@ -175,6 +176,16 @@ class SchedulerService:
             tick.sequence, self.epoch, acknowledged=host.news, effects=host.outbox.tell(self._clock())
         )
         return host.answer
+
+    def _pass_time(self, now_ns: int) -> None:
+        """Let time pass in the pools of other hosts; in this one's a report does. To look costs as much as a report of
+        many pools, so it is done now and then: what it finds late is slots that are free a little later."""
+        if now_ns < self._look_ns:
+            return
+        self._look_ns = now_ns + _LOOK_EVERY_NS
+        wakeup_ns = self._core.next_wakeup()
+        if wakeup_ns is not None and wakeup_ns <= now_ns:
+            self._handle(Ticked(), now_ns)
 
     def _handle_news(self, name: str, host: _Host, news: News, now_ns: int) -> None:
         try:

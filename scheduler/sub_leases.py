@@ -45,7 +45,7 @@ def divide(total: int, demands: Sequence[int]) -> list[int]:
     return shares
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlowCounters:
     """A flow's workers together, as in `Counters`, from `in_flight` on."""
 

@@ -16,7 +16,7 @@ import copyreg
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
-from scheduler.core.effects import Backpressure, Effect, Fenced, Lease, Outlook, Reason, Withheld
+from scheduler.core.effects import Backpressure, Effect, Fenced, Lease, Outlook, Reason
 from scheduler.core.events import DeviceSample, FlowOpened, FlowReport, PoolSettings
 from scheduler.core.units import Phase
 
@@ -152,5 +152,5 @@ def _pickle_by_constructor(kind: type) -> None:
     copyreg.pickle(kind, lambda message: (kind, values(message)))
 
 
-for _kind in (Tick, TickAnswer, OpenFlow, FlowReport, DeviceSample, Lease, Outlook, Withheld, Fenced, Backpressure):
+for _kind in (Tick, TickAnswer, OpenFlow, FlowReport, DeviceSample, Lease, Outlook, Fenced, Backpressure):
     _pickle_by_constructor(_kind)

@@ -17,7 +17,6 @@ class Reason(Enum):
     #: All slots are leased.
     NO_SLOTS = "no-slots"
     CAPPED = "capped"
-    NO_DEMAND = "no-demand"
     DEVICE_DOWN = "device-down"
     #: The scheduler has just started and waits until leases of before have ended.
     LEARNING = "learning"
@@ -58,25 +57,19 @@ class Granted:
 
 
 @dataclass(slots=True)
-class Withheld:
-    """A flow that asked gets nothing now; it works without the device and asks again in `retry_ns`."""
-
-    host: str
-    flow: str
-    pool: str
-    reason: Reason
-    retry_ns: int
-
-
-@dataclass(slots=True)
 class Outlook:
-    """What a flow may expect: how long until its next grant, and its share of the pool's work. The split needs both."""
+    """What a flow that asked may expect: how long until its next grant, and its share of the pool's work.
+
+    The split needs both. A flow that has nothing left to do under a lease works without the device until then.
+    """
 
     host: str
     flow: str
     pool: str
     wait_ns: int
     share_ns_s: int
+    #: Why it has nothing left; None where it has.
+    withheld: Reason | None = None
 
 
 @dataclass(slots=True)
@@ -139,4 +132,4 @@ class Alarm:
     what: str
 
 
-Effect = Granted | Withheld | Outlook | Fenced | TicketGranted | TicketDenied | Backpressure | EpochBegan | Alarm
+Effect = Granted | Outlook | Fenced | TicketGranted | TicketDenied | Backpressure | EpochBegan | Alarm

@@ -161,9 +161,10 @@ class FairQueue:
             flow.start = self.start_tag(tenant.virtual, flow.finish)
         if tenant.entry is None:
             tenant.start = self.start_tag(self.virtual, tenant.finish)
-        if tenant.flows.head() in (flow, None) and flow.start > tenant.virtual:
+        # V moves when whoever is next is served, or nobody else waits.
+        if flow.start > tenant.virtual and ((first := tenant.flows.head()) is flow or first is None):
             tenant.virtual = flow.start
-        if self._tenants.head() in (tenant, None) and tenant.start > self.virtual:
+        if tenant.start > self.virtual and ((leader := self._tenants.head()) is tenant or leader is None):
             self.virtual = tenant.start
         flow.start = flow.finish = flow.start + cost_ns * SCALE // flow.weight
         tenant.start = tenant.finish = tenant.start + cost_ns * SCALE // tenant.weight

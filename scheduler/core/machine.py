@@ -240,7 +240,7 @@ class Scheduler:
     def _run(pool: PoolScheduler, now_ns: int) -> list[Effect]:
         pool.pass_time(now_ns)
         pool.dispatch(now_ns)
-        return list(pool.effects(now_ns))
+        return pool.effects(now_ns)
 
 
 def _bare(report: FlowReport) -> FlowReport:

@@ -34,7 +34,6 @@ from scheduler.core.effects import (
     Reason,
     TicketDenied,
     TicketGranted,
-    Withheld,
 )
 from scheduler.core.events import DeviceSample, FlowOpened, FlowReport, PoolSettings, TicketRequested
 from scheduler.core.fair import SCALE, FairQueue, TaggedHeap, Tenant
@@ -691,17 +690,18 @@ class PoolScheduler:
 
     # Effects
 
-    def effects(self, now_ns: int) -> Iterator[Effect]:
+    def effects(self, now_ns: int) -> list[Effect]:
         """What holders must be told: of leases those that have one, of their outlook those that asked."""
         touched, self._touched = self._touched, {}
-        pool, retry_ns = self.settings.pool, self.settings.horizon_ns // 2
+        pool = self.settings.pool
+        told: list[Effect] = []
         for flow, asked in touched.items():
             if flow.lease:
-                yield Granted(flow.host, self._lease(flow))
+                told.append(Granted(flow.host, self._lease(flow)))
             if asked and flow.demand_ns:
-                if flow.granted_ns <= flow.used_ns:
-                    yield Withheld(flow.host, flow.name, pool, self._why(flow, now_ns), retry_ns)
-                yield Outlook(flow.host, flow.name, pool, self.wait_ns(flow), self.share_ns_s(flow))
+                why = self._why(flow, now_ns) if flow.granted_ns <= flow.used_ns else None
+                told.append(Outlook(flow.host, flow.name, pool, self.wait_ns(flow), self.share_ns_s(flow), why))
+        return told
 
     def fence_all(self, reason: Reason, now_ns: int) -> Iterator[Fenced]:
         """The device has gone: every lease is void."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.core.effects import Alarm, Effect, EpochBegan, Fenced, Granted, Lease, Reason, TicketGranted, Withheld
+from scheduler.core.effects import Alarm, Effect, EpochBegan, Fenced, Granted, Lease, Outlook, Reason, TicketGranted
 from scheduler.core.events import (
     Event,
     FlowClosed,
@@ -126,7 +126,7 @@ def test_effects_are_told_until_they_are_acknowledged(world: World) -> None:
 def test_effects_for_another_host_wait_for_its_tick(world: World) -> None:
     world.tick(1, host="a")
     world.tick(1, host="b", incarnation=2)
-    world.core.answers = [Withheld("b", "f", "p", Reason.QUEUED, 1)]
+    world.core.answers = [Outlook("b", "f", "p", 1, 1, Reason.QUEUED)]
     assert world.tick(2, host="a").effects == ()
     assert len(world.tick(2, host="b", incarnation=2).effects) == 1
 

@@ -64,6 +64,7 @@ def _device(device: IdxdDevice) -> dict[str, Any]:
         "pasid_enabled": device.pasid_enabled,
         "configurable": device.configurable,
         "clients": device.clients,
+        "command_status": device.command_status,
         "groups": [
             {"name": group.name, "engines": list(group.engines), "queues": list(group.queues)}
             for group in device.groups

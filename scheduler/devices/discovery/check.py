@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from scheduler.core.units import AcceleratorKind
+from scheduler.devices.discovery.cmd_status import command_problem
 from scheduler.devices.discovery.findings import Finding, Report, Weight, bad_value, merged
 from scheduler.devices.discovery.inventory import Access, IdxdDevice, Inventory, Queue, usable_qat, usable_queues
 from scheduler.devices.discovery.qat_check import check_qat
@@ -143,6 +144,9 @@ def _check_device(device: IdxdDevice, inventory: Inventory, weight: Weight) -> I
     where = (device.name,)
     for problem in device.problems:
         yield bad_value(problem, device.kind)
+    if device.command_status:
+        what = command_problem(device.command_status)
+        yield Finding("command", device.kind, Weight.COSTS, where, what, f"put it right and enable it again; {_PLAN}")
     if device.pasid_enabled is False:
         set_up = inventory.host.iommu_on and inventory.host.scalable_mode
         remedy = "enable VT-d in the firmware" if set_up else "boot with intel_iommu=on,sm_on"

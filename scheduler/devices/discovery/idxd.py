@@ -60,6 +60,7 @@ def _device(directory: Path, match: "re.Match[str]", dev: Path, open_node: OpenN
         pasid_enabled=pasid_enabled,
         configurable=read.flag("configurable"),
         clients=read.whole("clients", 0, _MAX_CLIENTS),
+        command_status=read.whole("cmd_status", 0, 0xFFFF_FFFF),
         groups=tuple(_group(directory / name, problems) for name in _children(directory, "group", match[2])),
         engines=tuple(_engine(directory / name, problems) for name in _children(directory, "engine", match[2])),
         queues=queues,

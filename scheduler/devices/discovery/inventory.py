@@ -114,6 +114,8 @@ class IdxdDevice:
     pasid_enabled: bool | None
     configurable: bool | None
     clients: int | None
+    #: How the last command to the device ended; 0: well. See `cmd_status.py`.
+    command_status: int | None
     groups: tuple[Group, ...]
     engines: tuple[Engine, ...]
     queues: tuple[Queue, ...]

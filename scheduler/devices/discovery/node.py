@@ -18,7 +18,7 @@ OpenNode = Callable[[Path], None]
 
 def open_and_close(node: Path) -> None:
     """As a submitter would open it. Raises OSError."""
-    os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
 
 
 def node_owner(node: Path) -> Owner | None:

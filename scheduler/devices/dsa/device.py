@@ -40,7 +40,8 @@ from scheduler.devices.dsa.submission import Port, WritePort
 
 #: How long the records are looked at without a pause: 128 pages take a device 20 us.
 SPIN_NS = 25_000
-_FIRST_SLEEP_NS = 20_000
+#: A sleep costs 10 to 30 us of CPU, so few of them are better than exact ones.
+_FIRST_SLEEP_NS = 50_000
 _LAST_SLEEP_NS = 500_000
 _NS_PER_S = 1_000_000_000
 # Plain numbers: an enumeration's member in an expression of numpy's costs microseconds.

@@ -179,9 +179,7 @@ class Library:
         """Give back what libqpl holds for the job; nothing of it may be in flight."""
         self._fini_job(address)
 
-    def _function(
-        self, name: str, result: type[ctypes.c_char_p] | None, *arguments: type[Any]
-    ) -> Callable[..., Any]:
+    def _function(self, name: str, result: type[ctypes.c_char_p] | None, *arguments: type[Any]) -> Callable[..., Any]:
         try:
             function = self.handle[name]
         except AttributeError:

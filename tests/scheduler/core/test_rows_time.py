@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.core.effects import Effect, Fenced, Granted, Reason, Withheld
+from scheduler.core.effects import Effect, Fenced, Granted, Outlook, Reason
 from scheduler.core.events import FlowReport, HostReported, PoolClosed, PoolOpened
 from scheduler.core.leases import life_ns
 from scheduler.core.machine import Scheduler
@@ -34,7 +34,7 @@ def test_row_13_a_device_that_goes_takes_all_leases_with_it_and_grants_nothing()
     for _ in range(20):
         world.tick()
         assert not [effect for effect in world.effects if isinstance(effect, Granted)]
-        assert {effect.reason for effect in world.effects if isinstance(effect, Withheld)} == {Reason.DEVICE_DOWN}
+        assert {effect.withheld for effect in world.effects if isinstance(effect, Outlook)} == {Reason.DEVICE_DOWN}
     assert [vm.done_ns for vm in vms] == done_ns
     world.scheduler.handle(PoolOpened(POOL), world.now_ns)
     # What holders of before may have in the device is counted until it must have ended.

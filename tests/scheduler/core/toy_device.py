@@ -8,7 +8,7 @@ What was really done is counted here (`done_ns`), whatever a holder says of it.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from scheduler.core.effects import Effect, Fenced, Granted, Lease, Withheld
+from scheduler.core.effects import Effect, Fenced, Granted, Lease
 from scheduler.core.events import (
     DeviceSample,
     FlowClosed,
@@ -177,10 +177,6 @@ class ToyPool:
                 vm.granted_ns = effect.lease.budget_until_ns
             elif isinstance(effect, Fenced) and (fenced := self.vms.get(effect.flow)) is not None:
                 fenced.lease = None
-
-    def withheld(self) -> dict[str, Withheld]:
-        """Of the last answer, who got nothing."""
-        return {effect.flow: effect for effect in self.effects if isinstance(effect, Withheld)}
 
 
 @dataclass

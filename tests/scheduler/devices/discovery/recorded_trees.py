@@ -3,7 +3,9 @@
 Values are the documented ones. A pipe stands for a device node: it is opened for reading and writing at once, too.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +65,9 @@ USER_QUEUE = FRESH_QUEUE | {
 }
 #: What a kernel before 5.17 does not show.
 NEWER_THAN_5_16 = ("driver_name", "prs_disable", "ats_disable", "occupancy", "max_read_buffers", "read_buffer_limit")
-QUEUES_OF_A_DEVICE = 8
+#: What each device really has of them, and what most tests make do with: a device has a hundred files even so.
+QUEUES_OF_A_DEVICE, GROUPS_OF_A_DEVICE = 8, 4
+FEW_QUEUES, FEW_GROUPS = 3, 1
 
 
 @dataclass
@@ -71,6 +75,8 @@ class Tree:
     """A host below `directory`; files may be changed before it is looked at."""
 
     directory: Path
+    queues: int = FEW_QUEUES
+    groups: int = FEW_GROUPS
     roots: Roots = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,11 +107,11 @@ class Tree:
         # As in sysfs, what stands on the bus is a link to the device below its PCI function.
         device = self.roots.sysfs / f"devices/pci0000:{int(number):02x}/0000:{int(number):02x}:01.0/{name}"
         attributes(device, DEVICE | OF_KIND[kind] | values)
-        for group in range(4):
+        for group in range(self.groups):
             attributes(device / f"group{number}.{group}", {"engines": "", "work_queues": ""} | group_values(kind))
         for engine in range(int(OF_KIND[kind]["max_engines"])):
             attributes(device / f"engine{number}.{engine}", {"group_id": "-1"})
-        for queue in range(QUEUES_OF_A_DEVICE):
+        for queue in range(self.queues):
             attributes(device / f"wq{number}.{queue}", FRESH_QUEUE | queue_values(kind))
         link = self.device(name)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -164,12 +170,28 @@ class Tree:
 
 def sapphire_rapids(directory: Path) -> Tree:
     """Two sockets with four DSA and four IAA devices each, set up as planned."""
-    tree = Tree(directory)
+    tree = Tree(directory, QUEUES_OF_A_DEVICE, GROUPS_OF_A_DEVICE)
     for index in range(8):
         node = str(index // 4)
         tree.add_ready_device(f"dsa{2 * index}", numa_node=node)
         tree.add_ready_device(f"iax{2 * index + 1}", numa_node=node)
     return tree
+
+
+@contextlib.contextmanager
+def changed(contents: dict[Path, bytes]) -> Iterator[None]:
+    """Files with other contents for a while; one that is not there is made, and goes again."""
+    before = {path: path.read_bytes() if path.exists() else None for path in contents}
+    try:
+        for path, data in contents.items():
+            path.write_bytes(data)
+        yield
+    finally:
+        for path, old in before.items():
+            if old is None:
+                path.unlink()
+            else:
+                path.write_bytes(old)
 
 
 def group_values(kind: str) -> dict[str, str]:
@@ -183,8 +205,9 @@ def queue_values(kind: str) -> dict[str, str]:
 
 
 def attributes(directory: Path, values: dict[str, str]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     for name, value in values.items():
-        write(directory / name, f"{value}\n")
+        (directory / name).write_text(f"{value}\n")
 
 
 def write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from scheduler.core.units import AcceleratorKind
 from scheduler.devices.discovery import discover
 from scheduler.devices.discovery.check import Circumstances, SubmissionCost, check
 from scheduler.devices.discovery.findings import Finding, Report, Weight
-from tests.scheduler.devices.discovery.recorded_trees import Tree, sapphire_rapids
+from tests.scheduler.devices.discovery.recorded_trees import Tree, changed
 
 DSA, IAA, QAT = AcceleratorKind.DSA, AcceleratorKind.IAA, AcceleratorKind.QAT
 EVERYTHING = (DSA, IAA, QAT)
@@ -135,13 +135,11 @@ def test_fresh_device_has_no_queue(tree: Tree) -> None:
     assert (finding.code, finding.where, finding.weight) == ("no-queue", ("iax1",), Weight.BLOCKS)
 
 
-def test_missing_permission_is_one_line_for_all_queues_of_a_kind(tmp_path: Path) -> None:
-    tree = sapphire_rapids(tmp_path)
-
+def test_missing_permission_is_one_line_for_all_queues_of_a_kind(server: Tree) -> None:
     def refuse(node: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(node))
 
-    report = check(discover(tree.roots, refuse), INSTALLED, (IAA,))
+    report = check(discover(server.roots, refuse), INSTALLED, (IAA,))
     (finding,) = report.findings
     assert (finding.code, finding.weight, len(finding.where)) == ("permission", Weight.BLOCKS, 8)
     assert finding.line.startswith("wq1.0, wq3.0, wq5.0, wq7.0 and 4 more: this process may not open its node: install")
@@ -229,6 +227,16 @@ def test_device_that_no_driver_holds_names_the_module(tree: Tree) -> None:
     assert finding.remedy.startswith("modprobe idxd")
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("0x80060000", "a shared queue has no threshold (0x80060000)"), ("0x14", "the idxd driver knows why (0x14)")],
+)
+def test_failed_command_is_said_in_words(tree: Tree, status: str, words: str) -> None:
+    tree.add_ready_device("iax1", cmd_status=status)
+    (finding,) = checked(tree, IAA).findings
+    assert (finding.code, finding.what) == ("command", f"the last command to it failed: {words}")
+
+
 def test_broken_values_are_said_where_they_stand(tree: Tree) -> None:
     tree.add_device("iax1", max_transfer_size="-5")
     tree.set_queue("iax1", 0)
@@ -266,19 +274,31 @@ def test_broken_policy_is_said(tree: Tree) -> None:
     assert (codes(report), report.usable) == (["bad-value"], {QAT: True})
 
 
-@settings(max_examples=40)
-@given(st.data())
-def test_kind_that_is_not_usable_always_has_a_finding_that_blocks(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+@pytest.fixture(scope="module")
+def shared_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """One tree for all examples, each of which puts it back."""
     tree = Tree(tmp_path_factory.mktemp("tree"))
     tree.add_ready_device("iax1")
-    names = ("state", "type", "mode", "size", "threshold", "pasid_enabled")
-    values = ("0", "1", "128", "enabled", "disabled", "user", "kernel", "shared", "dedicated", "junk", "")
-    for directory in (tree.device("iax1"), tree.device("iax1") / "wq1.0"):
-        for name in data.draw(st.lists(st.sampled_from(names), max_size=3, unique=True)):
-            (directory / name).write_text(data.draw(st.sampled_from(values)) + "\n")
-    report = checked(tree, IAA)
+    return tree
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("", "wq1.0")),
+            st.sampled_from(("state", "type", "mode", "size", "threshold", "pasid_enabled")),
+            st.sampled_from(("0", "1", "128", "enabled", "disabled", "user", "kernel", "shared", "dedicated", "junk")),
+        ),
+        max_size=5,
+    )
+)
+def test_kind_that_is_not_usable_always_has_a_finding_that_blocks(
+    shared_tree: Tree, changes: list[tuple[str, str, str]]
+) -> None:
+    files = {shared_tree.device("iax1") / where / name: value for where, name, value in changes}
+    with changed({path: value.encode() for path, value in files.items()}):
+        report = checked(shared_tree, IAA)
     blocked = any(finding.weight is Weight.BLOCKS for finding in report.findings)
     assert blocked is not report.usable[IAA]
     assert all("\n" not in finding.line for finding in report.findings)

@@ -20,7 +20,7 @@ from scheduler.devices.discovery.plan import (
     udev_rule,
 )
 from tests.scheduler.devices.discovery.accel_config import load_config
-from tests.scheduler.devices.discovery.recorded_trees import Tree, sapphire_rapids
+from tests.scheduler.devices.discovery.recorded_trees import Tree
 
 DSA, IAA, QAT = AcceleratorKind.DSA, AcceleratorKind.IAA, AcceleratorKind.QAT
 
@@ -73,6 +73,18 @@ def test_a_packets_pages_fit_one_batch_and_a_batch_fits_the_device() -> None:
     small = Capacity("dsa0", DSA, entries=128, engines=4, queues=8, max_batch=64)
     assert [queue["max_batch_size"] for queue in queues(planned((small,))[0])] == [64, 64]
     assert queues(planned(capacities_by_hand(DSA, 1))[0])[0]["max_batch_size"] == 128
+
+
+def test_older_kernels_show_a_batch_of_one_for_iaa_and_it_is_not_set(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    tree.add_device("iax1", max_batch_size="1")
+    (device,) = discover(tree.roots).idxd
+    assert "max_batch_size" not in queues(planned((capacity_of(device),))[0])[0]
+
+
+def test_nothing_but_the_largest_transfer_bounds_a_descriptor_so_it_is_set() -> None:
+    every = [queue for kind in (DSA, IAA) for queue in queues(planned(capacities_by_hand(kind, 1))[0])]
+    assert {queue["max_transfer_size"] for queue in every} == {2 << 20}
 
 
 def test_devices_by_hand_are_numbered_as_the_kernel_does() -> None:
@@ -178,13 +190,11 @@ def test_accel_config_loads_the_plan_and_the_devices_become_what_it_says(fresh: 
     assert [engine.group for device in (dsa, iaa) for engine in device.engines] == [0] * 12
 
 
-def test_accel_config_takes_a_plan_for_a_whole_server_on_a_kernel_without_driver_names(tmp_path: Path) -> None:
-    tree = sapphire_rapids(tmp_path)
-    for state in tree.roots.sysfs.rglob("state"):
-        state.write_text("disabled\n")
-    for name in tree.roots.sysfs.rglob("driver_name"):
+def test_accel_config_takes_a_plan_by_hand_on_a_kernel_without_driver_names(fresh: Tree) -> None:
+    fresh.add_device("dsa2", state="disabled")
+    for name in fresh.roots.sysfs.rglob("driver_name"):
         name.unlink()
-    done = load_config(tree, plan_json(capacities_by_hand(DSA, 8) + capacities_by_hand(IAA, 8)))
+    done = load_config(fresh, plan_json(capacities_by_hand(DSA, 2) + capacities_by_hand(IAA, 1)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -24,7 +24,6 @@ from tests.scheduler.devices.served_device import LONG_NS, await_true, occupancy
 
 PAGES = 128
 SCAN = Operation.ZERO_SCAN
-NEVER = CostModel({SCAN: OperationCost(10**9, 1)})
 
 
 class HeldExecution(DirectExecution):
@@ -212,19 +211,27 @@ def test_page_faults_are_the_emulated_devices(tmp_path: Path) -> None:
 
 
 def test_queue_that_another_client_has_filled_is_busy(tmp_path: Path) -> None:
-    with served(tmp_path / "device", settings(slots=64, cost=NEVER)) as path:
+    with served(tmp_path / "device", settings(slots=64)) as path:
+        observer = DeviceObserver(path)
+        observer.stall(60_000_000_000)
         other = EmulatedDevice.open(path, PAGES * PAGE_BYTES)
         assert other.submit(SCAN, scans(50)) == 50
         device = open_dsa_on_emulated(path, PAGES * PAGE_BYTES)
         assert device.submit(SCAN, scans(PAGES)) == 14
-        assert device.submit(SCAN, scans(PAGES), first=20) == 0
-        observer = DeviceObserver(path)
         await_true(lambda: occupancy(observer) == 64)
         other.close()
-        await_true(lambda: occupancy(observer) == 14)
-        assert device.submit(SCAN, scans(PAGES), first=20) == 50
+        accepted = 14
+
+        def full() -> bool:
+            nonlocal accepted
+            accepted += device.submit(SCAN, scans(PAGES), first=accepted)
+            return accepted == 64
+
+        await_true(full)
+        assert device.submit(SCAN, scans(PAGES), first=64) == 0
         device.close()
         await_true(lambda: occupancy(observer) == 0)
+        observer.close()
 
 
 def test_stalled_device_costs_one_bounded_wait_and_leaves_nothing(tmp_path: Path) -> None:
