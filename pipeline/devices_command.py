@@ -103,11 +103,15 @@ def run_plan(roots: Roots, options: PlanOptions) -> ExitCode:
 
 
 def find_library(name: str) -> str | None:
-    """Where a library is: what its variable names, if that is there; without one what the system's loader finds."""
+    """Where a library is: what its variable names, if that loads; without one what the system's loader finds."""
     named = os.environ.get(_VARIABLES.get(name, ""))
-    if named:
-        return named if Path(named).is_file() else None
-    return ctypes.util.find_library(name)
+    if not named:
+        return ctypes.util.find_library(name)
+    try:
+        ctypes.CDLL(named)
+    except OSError:
+        return None
+    return named
 
 
 def write_atomically(path: Path, text: str, option: str) -> None:
@@ -172,20 +176,25 @@ def _print_tables(inventory: Inventory) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
     if inventory.idxd:
-        console.print(_table(_QUEUE_HEADINGS, [row for device in inventory.idxd for row in _device_rows(device)]))
+        rows = [row for device in inventory.idxd for row in _device_rows(device)]
+        console.print(_table(_QUEUE_HEADINGS, rows, console.width))
     if inventory.qat:
-        console.print(_table(_QAT_HEADINGS, [_qat_row(device) for device in inventory.qat]))
+        console.print(_table(_QAT_HEADINGS, [_qat_row(device) for device in inventory.qat], console.width))
 
 
-def _table(headings: tuple[str, ...], rows: list[list[str]]) -> Table:
+def _table(headings: tuple[str, ...], rows: list[list[str]], columns: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in headings:
+    shown = [heading for heading in headings if columns >= _WIDE_COLUMNS or heading not in _WIDE_ONLY]
+    for heading in shown:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell for heading, cell in zip(headings, row, strict=True) if heading in shown))
     return table
 
 
+#: All columns fit a terminal of this width.
+_WIDE_COLUMNS = 120
+_WIDE_ONLY = ("type", "threshold", "batch", "clients", "owner")
 _NUMBERS = ("node", "size", "threshold", "priority", "batch", "clients", "functions")
 _QUEUE_HEADINGS = (
     "device",

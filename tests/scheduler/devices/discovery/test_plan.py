@@ -20,7 +20,7 @@ from scheduler.devices.discovery.plan import (
     udev_rule,
 )
 from tests.scheduler.devices.discovery.accel_config import load_config
-from tests.scheduler.devices.discovery.recorded_trees import Tree
+from tests.scheduler.devices.discovery.recorded_trees import GROUPS_OF_A_DEVICE, QUEUES_OF_A_DEVICE, Tree
 
 DSA, IAA, QAT = AcceleratorKind.DSA, AcceleratorKind.IAA, AcceleratorKind.QAT
 
@@ -38,8 +38,8 @@ def queues(device: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Tree:
-    """Disabled devices of either kind, as after a boot."""
-    tree = Tree(tmp_path)
+    """Disabled devices of either kind, as after a boot, and whole: accel-config dies of missing groups."""
+    tree = Tree(tmp_path, QUEUES_OF_A_DEVICE, GROUPS_OF_A_DEVICE)
     tree.add_device("dsa0", state="disabled")
     tree.add_device("iax1", state="disabled")
     tree.make_writable()
