@@ -11,9 +11,12 @@ import socket
 import sys
 from pathlib import Path
 
+from pipeline.codecs.deflate import HISTORY_BITS
 from pipeline.codecs.device_arithmetic import DeflateArithmetic
+from pipeline.codecs.gzip_extended import HISTORY_BITS as QAT_HISTORY_BITS
 from pipeline.control import listen_unix
 from pipeline.errors import KuakaError, SpecError, UsageError
+from scheduler.core.units import AcceleratorKind
 from scheduler.devices.emulated.schedule import fault_drawer
 from scheduler.devices.emulated.server import DeviceServer
 from scheduler.devices.spec import EmulatedDeviceSpec
@@ -46,12 +49,13 @@ def serve(spec: EmulatedDeviceSpec, path: Path) -> None:
         signal.signal(number, lambda number, _frame: signals.append(number))
     parent = os.getppid()
     faults = spec.spec.faults
+    history_bits = QAT_HISTORY_BITS if spec.spec.kind == AcceleratorKind.QAT.value else HISTORY_BITS
     listener = listen_unix(path, socket.SOCK_SEQPACKET, _BACKLOG)
     try:
         DeviceServer(
             listener,
             spec.queue_settings(),
-            DeflateArithmetic(),
+            DeflateArithmetic(history_bits),
             fault_drawer(faults.page_faults_per_million, faults.seed),
             spec.disturbances(),
         ).run(lambda: bool(signals) or os.getppid() != parent)

@@ -19,15 +19,18 @@ _IsalError = cast(type[Exception], igzip_lib.IsalError)
 
 
 class DeflateArithmetic:
-    """See `scheduler.devices.emulated.arithmetic.Arithmetic`."""
+    """See `scheduler.devices.emulated.arithmetic.Arithmetic`; `history_bits` is log2 of the device's window."""
+
+    def __init__(self, history_bits: int = HISTORY_BITS) -> None:
+        self._history_bits = history_bits
 
     def compress(self, data: memoryview) -> bytes:
         """One raw deflate stream."""
-        return compress_page(data)
+        return _compress(data, _LEVEL, _FLAG, _MEMORY, self._history_bits)
 
     def decompress(self, stream: memoryview, capacity_bytes: int) -> bytes | None:
         """What a raw deflate stream with nothing behind it holds, or None."""
-        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, HISTORY_BITS)
+        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, self._history_bits)
         try:
             data = inflater.decompress(stream, max_length=capacity_bytes)
             # The end-of-block symbol may be unread when the output is full.

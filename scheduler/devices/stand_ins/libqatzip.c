@@ -99,8 +99,9 @@ typedef struct __attribute__((packed)) {
 } Header;
 
 enum { HEADER_BYTES = 24, FOOTER_BYTES = 8, MAX_BUFFER = 64 * 1024, MIN_BUFFER = 1024, MEMBERS = 8 };
-/* A member's two places in the device's memory; incompressible bytes grow by an eighth at most. */
-enum { PLACE = MAX_BUFFER + MAX_BUFFER / 8 + 4096, DEVICE_BYTES = MEMBERS * 2 * PLACE };
+/* A member's two places in the device's memory; its arithmetic, which never stores, makes random bytes a quarter longer. */
+enum { PLACE = MAX_BUFFER + MAX_BUFFER / 2, DEVICE_BYTES = MEMBERS * 2 * PLACE };
+enum { MAX_STORED = 65535, STORED_HEADER_BYTES = 5 };
 enum { RETRIES = 500, RETRY_US = 100, LOOK_NS = 100000000 };
 _Static_assert(sizeof(Header) == HEADER_BYTES, "packed");
 
@@ -400,21 +401,50 @@ static void put_header(unsigned char *to, uint32_t source_bytes, uint32_t stream
     memcpy(to, &header, sizeof header);
 }
 
-/* One member of a stream, as the session's format has it; bytes written, 0 where there is no room. */
+static uint32_t stored_bytes(uint32_t source_bytes)
+{
+    return source_bytes + (source_bytes + MAX_STORED - 1) / MAX_STORED * STORED_HEADER_BYTES;
+}
+
+/* `source` as stored blocks, the last of them final. */
+static void put_stored(unsigned char *to, const unsigned char *source, uint32_t source_bytes)
+{
+    while (source_bytes) {
+        uint32_t bytes = source_bytes < MAX_STORED ? source_bytes : MAX_STORED;
+        to[0] = bytes == source_bytes;
+        to[1] = (unsigned char)bytes;
+        to[2] = (unsigned char)(bytes >> 8);
+        to[3] = (unsigned char)~to[1];
+        to[4] = (unsigned char)~to[2];
+        memcpy(to + STORED_HEADER_BYTES, source, bytes);
+        to += STORED_HEADER_BYTES + bytes;
+        source += bytes;
+        source_bytes -= bytes;
+    }
+}
+
+/* One member of a stream, as the session's format has it, stored where `stream` is NULL or longer than that; bytes
+ * written, 0 where there is no room. */
 static unsigned put_member(int format, const unsigned char *source, uint32_t source_bytes, const unsigned char *stream,
                            uint32_t stream_bytes, unsigned char *to, unsigned room)
 {
-    unsigned around = format == QZ_DEFLATE_RAW ? 0 : HEADER_BYTES + FOOTER_BYTES;
+    int raw = format == QZ_DEFLATE_RAW;
+    unsigned around = raw ? 0 : HEADER_BYTES + FOOTER_BYTES;
+    int stored = !stream || stream_bytes > stored_bytes(source_bytes);
+    if (stored)
+        stream_bytes = stored_bytes(source_bytes);
     if (room < around || room - around < stream_bytes)
         return 0;
-    if (format == QZ_DEFLATE_RAW) {
-        memcpy(to, stream, stream_bytes);
-        return stream_bytes;
+    unsigned char *body = to + (raw ? 0 : HEADER_BYTES);
+    if (stored)
+        put_stored(body, source, source_bytes);
+    else
+        memcpy(body, stream, stream_bytes);
+    if (!raw) {
+        put_header(to, source_bytes, stream_bytes);
+        copy_out(body + stream_bytes, crc32_of(source, source_bytes));
+        copy_out(body + stream_bytes + 4, source_bytes);
     }
-    put_header(to, source_bytes, stream_bytes);
-    memcpy(to + HEADER_BYTES, stream, stream_bytes);
-    copy_out(to + HEADER_BYTES + stream_bytes, crc32_of(source, source_bytes));
-    copy_out(to + HEADER_BYTES + stream_bytes + 4, source_bytes);
     return around + stream_bytes;
 }
 
@@ -529,24 +559,16 @@ static int decompress_raw(const Session *made, const unsigned char *stream, unsi
     return QZ_OK;
 }
 
-/* The software path: stored blocks, one per member, and those alone. */
+/* The software path: stored members, and those alone. */
 
 static int store(const Session *made, const unsigned char *source, unsigned *source_bytes, unsigned char *to,
                  unsigned *room)
 {
-    unsigned char stream[5 + 32768];
     unsigned read = 0, written = 0;
     while (read < *source_bytes) {
-        uint32_t bytes = *source_bytes - read < 32768 ? *source_bytes - read : 32768;
-        int raw = made->params.data_fmt == QZ_DEFLATE_RAW;
-        stream[0] = !raw || read + bytes == *source_bytes;
-        stream[1] = (unsigned char)bytes;
-        stream[2] = (unsigned char)(bytes >> 8);
-        stream[3] = (unsigned char)~stream[1];
-        stream[4] = (unsigned char)~stream[2];
-        memcpy(stream + 5, source + read, bytes);
-        unsigned put = put_member(made->params.data_fmt, source + read, bytes, stream, bytes + 5, to + written,
-                                  *room - written);
+        uint32_t bytes = *source_bytes - read < MAX_BUFFER ? *source_bytes - read : MAX_BUFFER;
+        unsigned put =
+            put_member(made->params.data_fmt, source + read, bytes, NULL, 0, to + written, *room - written);
         if (!put)
             return QZ_BUF_ERROR;
         read += bytes;
@@ -564,11 +586,16 @@ static int unstore(const unsigned char *stream, unsigned *stream_bytes, unsigned
         int result = read_header(stream + read, *stream_bytes - read, MAX_BUFFER, *room - written, &header);
         if (result != QZ_OK)
             return result;
-        const unsigned char *block = stream + read + HEADER_BYTES;
-        if (header.stream_bytes != header.source_bytes + 5 || block[0] != 1)
+        if (header.stream_bytes != stored_bytes(header.source_bytes))
             return QZ_DATA_ERROR;
-        memcpy(to + written, block + 5, header.source_bytes);
-        written += header.source_bytes;
+        const unsigned char *block = stream + read + HEADER_BYTES;
+        for (uint32_t left = header.source_bytes; left;) {
+            uint32_t bytes = left < MAX_STORED ? left : MAX_STORED;
+            memcpy(to + written, block + STORED_HEADER_BYTES, bytes);
+            block += STORED_HEADER_BYTES + bytes;
+            written += bytes;
+            left -= bytes;
+        }
         read += HEADER_BYTES + header.stream_bytes + FOOTER_BYTES;
     }
     *room = written;
