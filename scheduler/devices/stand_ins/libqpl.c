@@ -116,7 +116,7 @@ static __thread struct {
 } disturbance;
 
 /* Results by their destination, for a device that takes no time at all (`kuaka_stand_in_instant`). */
-enum { INSTANT_OFF, INSTANT_LEARN, INSTANT_REPLAY, LEARNT = 1 << 14 };
+enum { INSTANT_OFF, INSTANT_LEARN, INSTANT_REPLAY, LEARNT_BITS = 14, LEARNT = 1 << LEARNT_BITS };
 struct learnt {
     const uint8_t *source, *destination;
     uint32_t code, output_bytes;
@@ -196,10 +196,12 @@ PUBLIC void kuaka_stand_in_disturb(uint32_t busy_per_million, uint32_t fault_per
  * learnt is told again and nothing is written, the destination having kept it. 0: no more of that. */
 PUBLIC int kuaka_stand_in_instant(int mode)
 {
-    if (!learnt && mode && !(learnt = calloc(LEARNT, sizeof *learnt)))
-        return -1;
-    instant = mode;
-    return 0;
+    if (mode == INSTANT_LEARN) {
+        free(learnt);
+        learnt = calloc(LEARNT, sizeof *learnt);
+    }
+    instant = learnt ? mode : INSTANT_OFF;
+    return instant == mode ? 0 : -1;
 }
 
 static int full(const struct connection *connection)
@@ -319,11 +321,20 @@ static unsigned software_execute(qpl_job *job)
     return code;
 }
 
+/* The entry of a destination, or a free one for it; the table is never near full. */
+static struct learnt *known_of(const uint8_t *destination)
+{
+    uint32_t at = (uint32_t)((uintptr_t)destination * 0x9e3779b97f4a7c15u >> (64 - LEARNT_BITS));
+    while (learnt[at].destination && learnt[at].destination != destination)
+        at = (at + 1) % LEARNT;
+    return learnt + at;
+}
+
 static unsigned instant_submit(qpl_job *job)
 {
     struct state *state = state_of(job);
-    struct learnt *known = learnt + ((uintptr_t)job->next_out_ptr >> 6) % LEARNT;
-    if (instant != INSTANT_REPLAY || known->destination != job->next_out_ptr || known->source != job->next_in_ptr) {
+    struct learnt *known = known_of(job->next_out_ptr);
+    if (instant != INSTANT_REPLAY || known->source != job->next_in_ptr) {
         uint32_t written = 0;
         unsigned code = software(job, &written);
         *known = (struct learnt){job->next_in_ptr, job->next_out_ptr, code, written};
