@@ -5,6 +5,7 @@ Everything that kernels before 6.7 lack, and max_batch_size, which IAA hides, is
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.core.units import AcceleratorKind
@@ -88,12 +89,12 @@ def _engine(directory: Path, problems: list[str]) -> Engine:
     return Engine(directory.name, read.whole("group_id", -1, _MAX_COUNT))
 
 
+@dataclass(frozen=True, slots=True)
 class _Setting:
     """What of its device decides about a queue."""
 
-    def __init__(self, state: str | None, pasid_enabled: bool | None) -> None:
-        self.state = state
-        self.pasid_enabled = pasid_enabled
+    state: str | None
+    pasid_enabled: bool | None
 
 
 def _queue(directory: Path, node: Path, device: _Setting, open_node: OpenNode, problems: list[str]) -> Queue:
