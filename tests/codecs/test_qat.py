@@ -120,6 +120,9 @@ def test_window_is_32_kib_and_an_iaa_can_not_decode_it() -> None:
     body = memoryview(stream)[24:-8]
     assert DeflateArithmetic().decompress(body, len(raw)) is None
     assert ARITHMETIC.decompress(body, len(raw)) == raw
+    # A page alone has no distance that an IAA could not follow.
+    page = textured("text", 1)
+    assert DeflateArithmetic().decompress(memoryview(encoded(QatCodec(), page))[24:-8], len(page)) == page
     assert (QatCodec.window_bytes, DeviceQatCodec.window_bytes, DeflateCodec.window_bytes) == (32768, 32768, 4096)
 
 

@@ -97,3 +97,7 @@ def test_older_library_of_the_system_is_named_with_what_is_needed(monkeypatch: p
 
 def test_no_library_is_a_device_that_is_down() -> None:
     assert issubclass(DeviceUnavailable, DeviceDown)
+
+
+def test_asynchronous_calls_whose_extra_threads_run_in_software_are_not_bound() -> None:
+    assert not {"qzCompress2", "qzDecompress2"} & set(libqatzip._SIGNATURES)
