@@ -20,7 +20,6 @@ from pipeline.codecs.device_access import DeviceAccess
 from pipeline.codecs.device_arithmetic import compress_page
 from pipeline.codecs.device_deflate import DEVICE_MEMORY_BYTES, DeviceDeflateCodec
 from pipeline.memory.pages import PAGE_BYTES
-from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import DESCRIPTOR, DeviceUnavailable, Operation
 from scheduler.devices.iaa.device import IaaDevice, open_iaa
 from scheduler.devices.iaa.emulated import load_stand_in
@@ -31,7 +30,6 @@ _BOUND = 0.5
 #: Per page: one ENQCMD at the highest rate that a core was seen to have (7.3 million a second); all of submission and
 #: look where a thread of QEMU does 4.2 GB/s by libqpl.
 _LIBRARY_US = (0.14, 1.0)
-_COST = CostModel({each: OperationCost(100, 250) for each in (Operation.COMPRESS, Operation.DECOMPRESS)})
 _LEARN, _REPLAY = 1, 2
 #: Half a megabyte of a program, as in docs/devices.md.
 _PROGRAM = "libcrypto.so*"
@@ -102,7 +100,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
 
 
 def _open(library: Library) -> IaaDevice:
-    return open_iaa(library, _COST, _PAGES, DEVICE_MEMORY_BYTES)
+    return open_iaa(DEVICE_MEMORY_BYTES, library=library)
 
 
 def _once(device: IaaDevice, jobs: "np.ndarray[tuple[int], np.dtype[np.void]]") -> bool:

@@ -21,7 +21,7 @@ from operator import length_hint
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.devices.cost import CostModel
+from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import (
     DESCRIPTOR,
     MAX_DESCRIPTORS,
@@ -44,8 +44,14 @@ from scheduler.devices.iaa.libqpl import (
     Library,
     Path,
     statuses,
+    system_library,
 )
 
+#: One device, as examples/devices/iaa.yaml has it.
+IAA_COST = CostModel(
+    {Operation.COMPRESS: OperationCost(500, 495), Operation.DECOMPRESS: OperationCost(100, 67)},
+)
+IAA_SLOTS = 128
 #: The socket of the calling thread; a node's number where a pool is one node's.
 ANY_OF_SOCKET = -1
 _FIRST_SLEEP_NS = 20_000
@@ -223,20 +229,22 @@ class IaaDevice:
 
 
 def open_iaa(
-    library: Library,
-    cost: CostModel,
-    slots: int,
     memory_bytes: int,
     *,
+    cost: CostModel = IAA_COST,
+    slots: int = IAA_SLOTS,
     numa_node: int = ANY_OF_SOCKET,
     verify: bool = False,
     path: Path = Path.HARDWARE,
+    library: Library | None = None,
     closed: Callable[[], None] | None = None,
 ) -> IaaDevice:
     """A device with `memory_bytes` for one thread, on queues of `slots` entries in all. Raises `DeviceUnavailable`.
 
-    The first one of a process submits a page of its own to see that libqpl's jobs are what they are taken for.
+    The first one of a process submits a page of its own to see that libqpl's jobs are what they are taken for; where
+    that page does not come back in time, `DeviceDown`.
     """
+    library = library or system_library()
     flags = FLAG_FIRST | FLAG_LAST | (0 if verify else FLAG_OMIT_VERIFY)
     jobs = JobPool(library, path, min(slots, MOST_JOBS), max(memory_bytes, 2 * _TEST_BYTES), flags, numa_node)
     device = IaaDevice(library, jobs, cost, closed=closed)

@@ -25,19 +25,22 @@ def load_stand_in(directory: Path) -> Library:
     return Library(str(path), partial(ctypes.CDLL, use_errno=True))
 
 
-def open_iaa_on_emulated(
-    library: Library, socket_path: Path, memory_bytes: int, *, verify: bool = False
-) -> IaaDevice:  # fmt: skip
-    """A device for the calling thread, by the stand-in `library`, on the emulated device at `socket_path`.
+def open_iaa_on_emulated(library: Library, socket: Path, memory_bytes: int, *, verify: bool = False) -> IaaDevice:
+    """A device for the calling thread, by the stand-in `library`, the emulated device at `socket` its hardware.
 
     What a descriptor costs and how long the queue is, the emulated device says. Raises `DeviceDown`.
     """
-    with closing(DeviceObserver(socket_path)) as observer:
+    with closing(DeviceObserver(socket)) as observer:
         welcome = observer.welcome
     connect = library.handle.kuaka_stand_in_connect
     connect.argtypes = (ctypes.c_char_p,)
-    if connect(os.fsencode(socket_path)):
-        raise DeviceDown(f"device at {socket_path} does not answer: {os.strerror(ctypes.get_errno())}")
+    if connect(os.fsencode(socket)):
+        raise DeviceDown(f"device at {socket} does not answer: {os.strerror(ctypes.get_errno())}")
     return open_iaa(
-        library, welcome.cost, welcome.slots, memory_bytes, verify=verify, closed=partial(connect, None)
-    )  # fmt: skip
+        memory_bytes,
+        cost=welcome.cost,
+        slots=welcome.slots,
+        verify=verify,
+        library=library,
+        closed=partial(connect, None),
+    )

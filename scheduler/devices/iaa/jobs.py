@@ -10,6 +10,7 @@ is looked at when the next one is made. What never ends keeps its memory, and af
 
 import ctypes
 import mmap
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ _LINE_BYTES = 64
 _in_flight: set["JobPool"] = set()
 #: Those of them that nobody uses any more, with the addresses of the jobs that had not ended.
 _abandoned: dict["JobPool", list[int]] = {}
+#: For the second: a job is one thread's at a time.
+_lock = threading.Lock()
 
 
 class JobPool:
@@ -73,12 +76,13 @@ class JobPool:
     def close(self, unfinished: list[int]) -> None:
         """End the pool, now or, where jobs at the addresses `unfinished` are in flight, when they have ended."""
         if unfinished:
-            _abandoned[self] = unfinished
+            with _lock:
+                _abandoned[self] = unfinished
         else:
             self._finish()
 
     def reclaim(self) -> None:
-        """End an abandoned pool if its last job has ended."""
+        """End an abandoned pool if its last job has ended; for `_reclaim`."""
         check = self._library.check
         unfinished = [address for address in _abandoned[self] if check(address) == BEING_PROCESSED]
         if unfinished:
@@ -99,8 +103,9 @@ def abandoned() -> int:
 
 
 def _reclaim() -> None:
-    for pool in list(_abandoned):
-        pool.reclaim()
+    with _lock:
+        for pool in list(_abandoned):
+            pool.reclaim()
     if len(_abandoned) >= MOST_ABANDONED:
         raise DeviceUnavailable(
             f"IAA: {len(_abandoned)} times jobs were submitted that have not ended: look at the work queue"

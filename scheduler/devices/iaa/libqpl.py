@@ -19,6 +19,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -188,6 +189,12 @@ class Library:
         # Codes are small: as an int they cost no conversion of their own.
         function.restype = result or ctypes.c_int
         return function
+
+
+@cache
+def system_library() -> Library:
+    """This machine's libqpl, loaded and looked at once per process."""
+    return load()
 
 
 def load(environment: Mapping[str, str] = os.environ, loader: Callable[[str], ctypes.CDLL] = ctypes.PyDLL) -> Library:

@@ -1,15 +1,15 @@
 /* A stand-in for libqpl: its C ABI and its habits, good and bad, over an emulated device.
  *
- * The layout, sizes, codes and traps are those measured of libqpl 1.6 (x86-64). The hardware path is the calling thread's
- * connection (`kuaka_stand_in_connect`): without one there is no work queue here. A job reads and writes its caller's
- * memory, so bytes are copied to and from the device's when a job is submitted and when it is found to be complete.
+ * The layout, sizes, codes and traps are those measured of libqpl 1.6 (x86-64). The hardware path is the calling
+ * thread's connection (`kuaka_stand_in_connect`): without one there is no work queue here. A job reads and writes its
+ * caller's memory, so bytes are copied to and from the device's when a job is submitted and when it is found complete.
  *
  * A message per page would make the emulated device's process the bottleneck. So an accepted job is kept, and all kept
  * ones go out as one message when one of them is first asked about. Whether the queue is full is told from what the
  * device published last, and what it refuses after all is sent again when there is room.
  *
- * Known to differ: a connection that has ended answers 503 (libqpl: busy for ever, it opens its queues once per process),
- * and its jobs end with 6; a first pass of dynamic Huffman is a compression whose output is dropped.
+ * Known to differ: a connection that has ended answers 503 (libqpl: busy for ever, as it opens its queues once), and
+ * its jobs end with 6; the first pass of dynamic Huffman is a compression whose output is dropped.
  */
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -220,7 +220,8 @@ static void keep(struct connection *connection, uint32_t record)
 static void flush(struct connection *connection)
 {
     uint32_t sent = 0;
-    while (sent < connection->kept_count && kuaka_device_occupancy(connection->device) < kuaka_device_slots(connection->device)) {
+    while (sent < connection->kept_count &&
+           kuaka_device_occupancy(connection->device) < kuaka_device_slots(connection->device)) {
         uint32_t *kept = connection->kept + sent, count = 1;
         while (sent + count < connection->kept_count && kept[count] == kept[0] + count &&
                connection->operations[kept[count]] == connection->operations[kept[0]])
@@ -295,8 +296,10 @@ static unsigned hardware_submit(qpl_job *job)
 static unsigned software(const qpl_job *job, uint32_t *written)
 {
     return job->op == OP_COMPRESS
-               ? software_compress(job->next_in_ptr, job->available_in, job->next_out_ptr, job->available_out, written)
-               : software_decompress(job->next_in_ptr, job->available_in, job->next_out_ptr, job->available_out, written);
+               ? software_compress(job->next_in_ptr, job->available_in, job->next_out_ptr, job->available_out,
+                                   written)
+               : software_decompress(job->next_in_ptr, job->available_in, job->next_out_ptr, job->available_out,
+                                     written);
 }
 
 static void advance(qpl_job *job, uint32_t output_bytes)
@@ -415,8 +418,8 @@ static unsigned worked(qpl_job *job, uint32_t output_bytes)
         state->pass = WORK;
         return again(job);
     }
-    memcpy(job->next_out_ptr, kuaka_device_memory(connection->device) + connection->descriptors[state->record].destination,
-           output_bytes);
+    const struct kuaka_descriptor *descriptor = connection->descriptors + state->record;
+    memcpy(job->next_out_ptr, kuaka_device_memory(connection->device) + descriptor->destination, output_bytes);
     if (job->op == OP_DECOMPRESS || job->flags & FLAG_OMIT_VERIFY)
         return end(job, QPL_OK, output_bytes);
     state->pass = VERIFICATION;
@@ -453,8 +456,10 @@ static unsigned completed(qpl_job *job)
         return end(job, state->record % 2 ? QPL_WRITE_FAULT : QPL_PAGE_FAULT, 0);
     if (happens(disturbance.error))
         return end(job, QPL_DEVICE_ERROR, 0);
-    if (state->pass == VERIFICATION)
-        return end(job, status == KUAKA_OK && output_bytes == job->available_in ? QPL_OK : QPL_VERIFY, state->output_bytes);
+    if (state->pass == VERIFICATION) {
+        int right = status == KUAKA_OK && output_bytes == job->available_in;
+        return end(job, right ? QPL_OK : QPL_VERIFY, state->output_bytes);
+    }
     if (status == KUAKA_OVERFLOW)
         return overflowed(job);
     return status == KUAKA_OK ? worked(job, output_bytes) : failed(job);

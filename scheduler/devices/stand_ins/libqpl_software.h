@@ -1,7 +1,7 @@
 /* Raw deflate as libqpl's software path does it: one fixed-Huffman block out, anything with a 4 KiB window in.
  *
- * A decoder of our own, because the errors are the point: libqpl says *which* rule a stream breaks, and refuses distances
- * beyond 4096 whatever the caller's buffer. It goes bit by bit; nobody needs it to be fast.
+ * A decoder of our own, because the errors are the point: libqpl says *which* rule a stream breaks, and refuses
+ * distances beyond 4096 whatever the caller's buffer. It goes bit by bit; nobody needs it to be fast.
  */
 #ifndef KUAKA_LIBQPL_SOFTWARE_H
 #define KUAKA_LIBQPL_SOFTWARE_H
@@ -22,14 +22,18 @@ enum {
     QPL_REFERENCE_BEFORE_START = 218
 };
 
-enum { WINDOW = 4096, LONGEST_MATCH = 258, SHORTEST_MATCH = 4, HASH_BITS = 12, MOST_STORED = 65535, END_OF_BLOCK = 256 };
+enum { WINDOW = 4096, LONGEST_MATCH = 258, SHORTEST_MATCH = 4, HASH_BITS = 12 };
+enum { MOST_STORED = 65535, END_OF_BLOCK = 256 };
 
 static const uint16_t LENGTH_BASE[29] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
                                          31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
-static const uint8_t LENGTH_EXTRA[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
-static const uint16_t DISTANCE_BASE[30] = {1,   2,   3,   4,   5,   7,    9,    13,   17,   25,   33,   49,   65,    97,    129,
-                                           193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
-static const uint8_t DISTANCE_EXTRA[30] = {0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13};
+static const uint8_t LENGTH_EXTRA[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                         2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+static const uint16_t DISTANCE_BASE[30] = {1,   2,   3,   4,   5,   7,    9,    13,   17,   25,
+                                           33,  49,  65,  97,  129, 193,  257,  385,  513,  769,
+                                           1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577};
+static const uint8_t DISTANCE_EXTRA[30] = {0, 0, 0, 0, 1, 1, 2, 2,  3,  3,  4,  4,  5,  5,  6,
+                                           6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13};
 
 /* Writing. */
 

@@ -12,7 +12,7 @@ from scheduler.devices.iaa.device import IaaDevice, open_iaa
 from scheduler.devices.iaa.emulated import load_stand_in, open_iaa_on_emulated
 from scheduler.devices.iaa.libqpl import Library, load
 from tests.needs import need
-from tests.scheduler.devices.served_device import DATA_BYTES, FAST, served
+from tests.scheduler.devices.served_device import DATA_BYTES, served
 
 
 def _has_library() -> bool:
@@ -25,7 +25,7 @@ def _has_library() -> bool:
 
 def _has_hardware() -> bool:
     try:
-        open_iaa(load(), FAST, 1, DATA_BYTES).close()
+        open_iaa(DATA_BYTES, slots=1).close()
     except DeviceUnavailable:
         return False
     return True
@@ -71,7 +71,7 @@ def open_device(
 ) -> Iterator[Callable[[int], IaaDevice]]:
     """Opens devices with so many bytes of memory; what they do themselves, the stand-in has done by a quiet device."""
     if request.param == "real":
-        yield partial(open_iaa, load(), FAST, 128)
+        yield open_iaa
         return
     with served(tmp_path / "device") as path:
         yield partial(open_iaa_on_emulated, stand_in_alone, path)

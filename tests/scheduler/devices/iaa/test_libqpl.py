@@ -13,7 +13,7 @@ from scheduler.devices.iaa.device import open_iaa
 from scheduler.devices.iaa.libqpl import JOB, JOB_REQUEST, Library, load, statuses
 from scheduler.devices.iaa.libqpl import Path as JobPath
 from tests.needs import need
-from tests.scheduler.devices.served_device import DATA_BYTES, FAST
+from tests.scheduler.devices.served_device import DATA_BYTES
 
 #: reference/accelerators.md, section 2.1.
 OFFSETS = {
@@ -136,20 +136,20 @@ def test_missing_symbol_is_named(compiled: "partial[Path]") -> None:
 def test_job_size_that_no_libqpl_has_is_refused(compiled: "partial[Path]", size: int) -> None:
     library = Library(str(compiled(f"JOB_BYTES={size}")), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match=f"answers 0 and {size} bytes"):
-        open_iaa(library, FAST, 8, DATA_BYTES)
+        open_iaa(DATA_BYTES, slots=8, library=library)
 
 
 def test_job_of_another_path_is_refused_although_init_says_ok(compiled: "partial[Path]") -> None:
     library = Library(str(compiled("MADE_PATH=2")), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match="made a job of path 2 instead of 1"):
-        open_iaa(library, FAST, 8, DATA_BYTES)
+        open_iaa(DATA_BYTES, slots=8, library=library)
 
 
 @pytest.mark.parametrize("code", [500, 501, 502, 503, 50])
 def test_init_that_fails_makes_the_device_unavailable_in_one_line(compiled: "partial[Path]", code: int) -> None:
     library = Library(str(compiled(f"INIT_CODE={code}")), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable) as caught:
-        open_iaa(library, FAST, 8, DATA_BYTES)
+        open_iaa(DATA_BYTES, slots=8, library=library)
     assert str(code) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -157,12 +157,12 @@ def test_init_that_fails_makes_the_device_unavailable_in_one_line(compiled: "par
 def test_library_that_writes_its_results_elsewhere_is_refused_by_the_first_job(compiled: "partial[Path]") -> None:
     library = Library(str(compiled()), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match="not laid out as those of libqpl"):
-        open_iaa(library, FAST, 8, DATA_BYTES)
+        open_iaa(DATA_BYTES, slots=8, library=library)
 
 
 def test_layout_of_the_library_is_what_it_is_taken_for(library: Library) -> None:
     library.layout_verified = False
-    open_iaa(library, FAST, 8, DATA_BYTES, path=JobPath.SOFTWARE).close()
+    open_iaa(DATA_BYTES, slots=8, path=JobPath.SOFTWARE, library=library).close()
     assert library.layout_verified
 
 

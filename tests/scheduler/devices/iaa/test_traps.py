@@ -60,7 +60,7 @@ def test_init_without_hardware_answers_503_and_makes_a_job_of_the_software_path(
 
 def test_device_without_hardware_is_unavailable_and_says_so_in_one_line(stand_in_alone: Library) -> None:
     with pytest.raises(DeviceUnavailable, match=r"^IAA: there is no enabled shared work queue .*code 503\)$"):
-        open_iaa(stand_in_alone, FAST, 128, DATA_BYTES)
+        open_iaa(DATA_BYTES, library=stand_in_alone)
 
 
 def test_path_auto_does_on_the_callers_cpu_what_a_busy_queue_refuses_and_tells_nobody(
