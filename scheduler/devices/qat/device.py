@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import DESCRIPTOR, MAX_DESCRIPTORS, Descriptors, DeviceDown, Operation, Status
-from scheduler.devices.qat.libqatzip import LIBRARY_VARIABLE, QatZip, load_qatzip
+from scheduler.devices.qat.libqatzip import LEAST_INPUT_BYTES, LIBRARY_VARIABLE, QatZip, load_qatzip
 from scheduler.devices.qat.session import Job, SessionThread
 
 #: One device of the fourth generation, as examples/devices/qat.yaml has it; per member of 64 KiB.
@@ -71,6 +71,8 @@ class QatDevice:
         if not self._cost.supports(operation):
             raise ValueError(f"this device does not {operation.name.lower()}")
         self._check_ranges(descriptors)
+        if operation is Operation.COMPRESS and int(descriptors["source_bytes"].min()) < LEAST_INPUT_BYTES:
+            raise ValueError(f"a source of less than {LEAST_INPUT_BYTES} bytes, which QATzip keeps from the hardware")
         if os.getpid() != self._owner:
             raise DeviceDown("the QAT session was opened before this process was forked")
         taken = min(count, self._slots - self._session.in_flight)

@@ -19,7 +19,7 @@ LIBRARY_VARIABLE = "KUAKA_LIBQATZIP"
 HW_BUFFER_BYTES = 64 << 10
 #: Bit of the extended result: software did it. It is not always set when software did.
 SOFTWARE_BIT = 1 << 4
-#: Smaller inputs would be software's; the least that a session takes.
+#: Smaller inputs are software's, even in a session without; the least that a session takes.
 LEAST_INPUT_BYTES = 128
 
 GZIP_EXTENDED = 2
@@ -134,6 +134,8 @@ class QatZip:
         common = parameters.deflate.common
         common.direction, common.comp_lvl, common.sw_backup = _BOTH_DIRECTIONS, _LEVEL, 0
         common.hw_buff_sz, common.input_sz_thrshold = HW_BUFFER_BYTES, LEAST_INPUT_BYTES
+        # Sensitive to latency: software again, by the library's own judgement.
+        common.is_sensitive_mode = 0
         return int(self._library.qzSetupSessionDeflateExt(session, parameters))
 
     def compress(

@@ -23,13 +23,18 @@ from scheduler.devices.qat.codes import Code, status_of, why_no_hardware
 from scheduler.devices.qat.libqatzip import HW_BUFFER_BYTES, QatZip, Session
 
 #: Longest that opening may take: the library attaches the process to its devices by a daemon.
-OPEN_S = 5.0
+OPEN_S = 1.0
 #: Longest that ending waits for a thread that has nothing in flight.
 _END_S = 1.0
+#: Threads of a process that may be stuck in a call: they hold memory, and hardware that does not answer is tried again.
+MAX_ABANDONED = 4
 #: Calls in a row without a result after which the device has gone.
 _FAILURES = 4
 #: Room behind the memory: hardware fills a member into its place before anybody compares it with the room there was.
 _SLACK_BYTES = 2 * HW_BUFFER_BYTES
+
+_abandoned_lock = threading.Lock()
+_abandoned: list[threading.Thread] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class SessionThread:
         self._in_flight = 0
         self._failures = 0
         self._down: DeviceDown | None = None
+        if _still_abandoned() >= MAX_ABANDONED:
+            raise DeviceDown(f"QATzip has {MAX_ABANDONED} calls that do not return")
         self._thread = threading.Thread(
             target=self._live, args=(memory_bytes, prepare, numa_node), name="kuaka-qat", daemon=True
         )
@@ -100,6 +107,8 @@ class SessionThread:
         with self._changed:
             self._ended = True
         self._jobs.put(None)
+        with _abandoned_lock:
+            _abandoned.append(self._thread)
 
     def _check(self) -> None:
         if self._down is not None:
@@ -114,7 +123,7 @@ class SessionThread:
         if self._down is not None:
             raise self._down
         if not in_time:
-            self._jobs.put(None)
+            self.leave()
             raise DeviceDown(f"QATzip does not come up within {OPEN_S:g} s")
 
     # In the thread.
@@ -185,3 +194,10 @@ class SessionThread:
         with self._changed:
             self._down = down
             self._changed.notify_all()
+
+
+def _still_abandoned() -> int:
+    """Threads that were left and have not ended."""
+    with _abandoned_lock:
+        _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
+        return len(_abandoned)

@@ -5,8 +5,9 @@
  * MEMBERS of them in flight; the device does raw deflate, the header, checksum and footer are added here.
  *
  * Imitated because a binding must survive it: no hardware is no error where software is allowed, and nothing then tells
- * software from hardware (the extended result stays 0); inputs below the threshold, streams of other formats and
- * members beyond the buffer are for software, which is an error where there is none; a call has no time limit; a
+ * software from hardware (the extended result stays 0); an attempt to attach after one that failed is a duplicate;
+ * inputs below the threshold are compressed in software whether it is allowed or not; small streams, streams of other
+ * formats and members beyond the buffer are for software too, an error where there is none; a call has no time limit; a
  * thread that gets no instance may get one the next time. The software path stores instead of compressing.
  */
 #define _GNU_SOURCE
@@ -30,8 +31,8 @@ enum {
     QZ_NO_INST_ATTACH = 13,
     QZ_LOW_MEM = 14,
     QZ_UNSUPPORTED_FMT = 16,
-    QZ_NONE = 100,
     QZ_NOSW_NO_HW = -101,
+    QZ_NOSW_NO_INST_ATTACH = -103,
     QZ_NOSW_LOW_MEM = -104
 };
 enum { QZ_DEFLATE_4B = 0, QZ_DEFLATE_GZIP = 1, QZ_DEFLATE_GZIP_EXT = 2, QZ_DEFLATE_RAW = 3 };
@@ -113,6 +114,8 @@ typedef struct {
 
 static __thread struct kuaka_device *device;
 static __thread uint64_t noise;
+/* An attempt to attach found nothing. */
+static __thread int searched;
 
 static struct {
     uint32_t busy, fault, error;
@@ -185,7 +188,7 @@ static int draw(void)
     noise ^= noise << 17;
     uint32_t drawn = (uint32_t)((noise >> 11) % 1000000);
     if (drawn < disturbance.busy)
-        return QZ_NO_INST_ATTACH;
+        return QZ_NOSW_NO_INST_ATTACH;
     if (drawn < disturbance.busy + disturbance.fault)
         return QZ_LOW_MEM;
     return drawn < disturbance.busy + disturbance.fault + disturbance.error ? QZ_FAIL : QZ_OK;
@@ -208,11 +211,11 @@ int qzInit(QzSession_T *session, unsigned char sw_backup)
 {
     if (!session)
         return QZ_PARAMS;
-    if (device) {
-        int before = session->hw_session_stat == QZ_OK && session->internal;
-        session->hw_session_stat = QZ_OK;
-        return before ? QZ_DUPLICATE : QZ_OK;
-    }
+    if (device)
+        return session->internal ? QZ_DUPLICATE : QZ_OK;
+    if (searched)
+        return QZ_DUPLICATE;
+    searched = 1;
     session->hw_session_stat = sw_backup & 1 ? QZ_NO_HW : QZ_NOSW_NO_HW;
     return sw_backup & 1 ? QZ_OK : QZ_NOSW_NO_HW;
 }
@@ -274,14 +277,17 @@ int qzSetupSessionDeflateExt(QzSession_T *session, QzSessionParamsDeflateExt_T *
         buffer > MAX_BUFFER || (buffer & (buffer - 1)) || common->input_sz_thrshold < 128 ||
         common->direction < 0 || common->direction > QZ_DIR_BOTH || format < 0 || format > QZ_DEFLATE_RAW)
         return QZ_PARAMS;
-    if (!device && !(common->sw_backup & 1))
+    if (!device && !(common->sw_backup & 1)) {
+        session->hw_session_stat = QZ_NOSW_NO_HW;
         return QZ_NOSW_NO_HW;
+    }
+    if (session->internal)
+        return QZ_DUPLICATE;
     Session *made = calloc(1, sizeof *made);
     if (!made)
         return QZ_FAIL;
     made->params = params.deflate_params;
     made->zlib_format = params.zlib_format;
-    free(session->internal);
     session->internal = made;
     session->hw_session_stat = device ? QZ_OK : QZ_NO_HW;
     return QZ_OK;
@@ -628,6 +634,8 @@ static int route(QzSession_T *session, int for_software)
     int drawn = draw();
     if (drawn == QZ_OK)
         return QZ_OK;
+    if (drawn == QZ_NOSW_NO_INST_ATTACH)
+        session->hw_session_stat = QZ_NO_INST_ATTACH;
     return made->params.common_params.sw_backup & 1 ? QZ_NO_HW : drawn;
 }
 
@@ -678,7 +686,8 @@ int qzCompressExt(QzSession_T *session, const unsigned char *source, unsigned *s
     if (made->zlib_format || (format != QZ_DEFLATE_GZIP_EXT && format != QZ_DEFLATE_RAW) ||
         (format == QZ_DEFLATE_RAW && *source_bytes > made->params.common_params.hw_buff_sz))
         return refuse(source_bytes, to_bytes, QZ_UNSUPPORTED_FMT);
-    int way = route(session, *source_bytes < made->params.common_params.input_sz_thrshold);
+    int small = *source_bytes < made->params.common_params.input_sz_thrshold;
+    int way = small ? QZ_NO_HW : route(session, 0);
     if (way == QZ_NO_HW)
         return store(made, source, source_bytes, to, to_bytes);
     if (way != QZ_OK)

@@ -198,15 +198,45 @@ def test_no_hardware_with_backup_is_ok_with_state_11_and_no_software_bit(
     any_library.end(session)
 
 
-def test_input_below_the_threshold_is_software_s_and_so_an_error_without_it(
+def test_second_attempt_to_attach_without_hardware_is_a_duplicate_and_no_session_all_the_same(
+    any_library: QatZip, has_hardware: bool
+) -> None:
+    if has_hardware:
+        pytest.skip("this host has QAT hardware")
+    first, second = Session(), Session()
+    any_library.init(first)
+    assert any_library.init(second) == Code.DUPLICATE
+    assert second.hw_session_stat == 0
+    assert any_library.setup(second) == Code.NOSW_NO_HW
+    for _ in range(2):
+        with pytest.raises(DeviceUnavailable, match="no QAT hardware"):
+            open_qat(1 << 20, library=any_library)
+
+
+def test_input_below_the_threshold_is_compressed_in_software_without_a_word_so_it_is_never_submitted(
     open_device: Open, device_path: Path, stand_in: QatZip
 ) -> None:
+    assert stand_in.library.kuaka_stand_in_connect(os.fsencode(device_path)) == 0
+    session, room, raw = Session(), ctypes.create_string_buffer(4096), texts(127)
+    assert (stand_in.init(session), stand_in.setup(session)) == (0, 0)
+    source = ctypes.cast(raw, ctypes.c_void_p).value or 0
+    result, read, _, by_software = stand_in.compress(session, source, len(raw), ctypes.addressof(room), len(room))
+    assert (result, read, by_software, session.hw_session_stat) == (0, 127, False, 0)
+    assert DeviceObserver(device_path).sample("p").completed == 0
+    stand_in.end(session)
     device = open_device(device_path)
-    device.submit(Operation.COMPRESS, job(0, 127, OUT, 4096))
-    assert device.wait(LONG_NS)
-    assert device.status[0] == Status.FAILED
+    with pytest.raises(ValueError, match="less than 128 bytes"):
+        device.submit(Operation.COMPRESS, job(0, 127, OUT, 4096))
     # The threshold is set as low as it goes: the smallest packet there is, one page, is hardware's.
-    assert gzip.decompress(compressed(device, texts(128))) == texts(128)
+    assert gzip.decompress(compressed(device, texts(128), 4096)) == texts(128)
+    device.close()
+
+
+def test_small_member_is_not_for_hardware(open_device: Open, device_path: Path) -> None:
+    device = open_device(device_path)
+    good = compressed(device, texts(128), 4096)
+    small = good[:16] + (127).to_bytes(4, "little") + good[20:]
+    assert decoded(device, small, 4096)[0] == Status.FAILED
     device.close()
 
 
@@ -295,6 +325,7 @@ def test_defaults_ask_for_backup_and_the_binding_does_not(
     (parameters,) = asked
     common = parameters.deflate.common
     assert (common.sw_backup, common.input_sz_thrshold, common.hw_buff_sz) == (0, 128, HW_BUFFER_BYTES)
+    assert common.is_sensitive_mode == 0
     assert (parameters.deflate.data_fmt, parameters.zlib_format) == (2, 0)
 
 
@@ -335,6 +366,22 @@ def test_call_that_never_returns_is_waited_for_within_the_bound_and_left_alone(
     # The device has gone, so its call returns, and the thread ends.
     await_true(lambda: _threads() == 0)
     assert device.status[0] == Status.PENDING
+
+
+def test_calls_that_never_return_are_not_let_pile_up(open_device: Open, tmp_path: Path) -> None:
+    with served(tmp_path / "device") as path:
+        observer = DeviceObserver(path)
+        devices = [open_device(path) for _ in range(session_module.MAX_ABANDONED)]
+        observer.stall(60_000_000_000)
+        for device in devices:
+            device.submit(Operation.COMPRESS, job(0, PACKET, OUT, PACKET))
+            assert not device.wait(1_000_000)
+            device.close()
+        with pytest.raises(DeviceDown, match="4 calls that do not return"):
+            open_device(path)
+    await_true(lambda: _threads() == 0)
+    with served(tmp_path / "another") as path:
+        open_device(path).close()
 
 
 def test_memory_of_an_abandoned_call_is_freed_only_after_it_has_returned(

@@ -1,5 +1,6 @@
 """Stand-ins are built once, anew when their sources change, and say in a line why they cannot be."""
 
+import ctypes
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "toy.c").write_text("int toy(void);\nint toy(void) { return 7; }\n")
     monkeypatch.setattr(build_module, "SOURCES", place)
     return place
+
+
+@pytest.mark.parametrize("name", sorted(each.stem for each in SOURCES.glob("lib*.c")))
+def test_every_stand_in_compiles_and_can_be_connected_to_a_device(name: str, tmp_path: Path) -> None:
+    need("cc")
+    library = ctypes.CDLL(str(build(name, tmp_path / "cache")))
+    assert library.kuaka_stand_in_connect(str(tmp_path / "none").encode()) != 0
 
 
 def test_second_build_is_the_first_one_s_file(sources: Path, tmp_path: Path) -> None:
