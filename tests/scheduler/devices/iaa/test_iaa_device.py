@@ -6,6 +6,8 @@ from itertools import chain, repeat
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.devices.device import MAX_DESCRIPTORS, DeviceDown, DeviceUnavailable, Operation, Status
 from scheduler.devices.iaa.device import IaaDevice
@@ -217,3 +219,29 @@ def test_pages_go_through_the_device_and_back(open_device: Callable[[int], IaaDe
     assert device.output_bytes[:64].tolist() == [PAGE_BYTES] * 64
     assert device.memory[: len(pages)].tobytes() == pages.tobytes()
     device.close()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0, 0, 5, 59]), st.integers(0, 3), st.sampled_from([0, 2, 217, 303]))),
+    st.lists(st.integers(1, 12), min_size=1, max_size=8),
+)
+def test_every_descriptor_that_was_taken_ends_once_and_no_other_is_touched(
+    script: list[tuple[int, int, int]], batches: list[int]
+) -> None:
+    """Lines of the script: what the submission answers, how often the job is under way, its end."""
+    ends = {0: OK, 2: OVERFLOW, 217: FAILED, 303: FAULT, 59: FAILED}
+    lines = iter(script)
+    batch: list[tuple[int, int, int]] = []
+    library = ScriptedLibrary(checks=lambda index: iter([1] * batch[index][1] + [batch[index][2]]))
+    device = scripted_device(library)
+    for size in batches:
+        batch = [next(lines, (0, 0, 0)) for _ in range(min(size, device.slots))]
+        accepted = next((index for index, (code, _, _) in enumerate(batch) if code == 5), len(batch))
+        library.submissions[:] = [code for code, _, _ in batch]
+        device.status[:] = 99
+        assert device.submit(Operation.COMPRESS, jobs(size), 3) == accepted
+        assert device.wait(LONG_NS)
+        expected = [ends[code or end] for code, _, end in batch[:accepted]] + [PENDING] * (size - accepted)
+        assert device.status[: size + 4].tolist() == [99] * 3 + expected + [99]
+    device.close()
+    assert library.finished == library.made
