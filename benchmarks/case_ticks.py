@@ -5,6 +5,7 @@ credit. A tick is measured as its host sees it: from building the message to pub
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -187,6 +188,8 @@ def main() -> None:
 
     folder, address, *numbers = sys.argv[1:]
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    # As agents do.
+    gc.freeze()
     seen = asyncio.run(_run_hosts(Path(folder), find_or_start(), [int(number) for number in numbers]))
     sys.stdout.write(json.dumps(seen))
     sys.stdout.flush()

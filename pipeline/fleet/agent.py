@@ -7,6 +7,7 @@ through here.
 """
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -57,6 +58,8 @@ class WorkerShell:
 
     def start(self, control_path: str) -> int:
         """Serve the agent that connects to `control_path`; returns the process id."""
+        # What was imported stays: a collection need not walk through it between two packets.
+        gc.freeze()
         worker = Worker(Path(control_path))
 
         def serve() -> None:
@@ -73,6 +76,7 @@ class AgentShell(Host):
     """A host in its actor's process, with a directory of its own there."""
 
     def __init__(self, place: HostPlace, run: str) -> None:
+        gc.freeze()
         self._own = AgentDirectory.create(runtime_directory())
         accelerators = HostAccelerators(
             f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start())
