@@ -90,8 +90,8 @@ struct state {
 };
 _Static_assert(sizeof(struct state) <= STATE_BYTES, "within the job");
 
-/* Each record has room for a small job's source and output; one job at a time may have the large room. */
-enum { RECORDS = 256, SMALL_BYTES = 8192, LARGE_BYTES = 4 << 20, LARGE_AT = RECORDS * 2 * SMALL_BYTES };
+/* Each record has room for a page's source and output; one job at a time may have the large room. */
+enum { RECORDS = 256, SMALL_BYTES = 4224, LARGE_BYTES = 4 << 20, LARGE_AT = RECORDS * 2 * SMALL_BYTES };
 enum { DATA_BYTES = LARGE_AT + 2 * LARGE_BYTES, NO_RECORD = RECORDS };
 
 struct connection {
@@ -147,6 +147,9 @@ static void forget(struct connection *connection, uint32_t record)
     connection->used_count--;
     if (connection->large_record == record)
         connection->large_record = NO_RECORD;
+    /* Memory that is warm, rather than all of it in turn. */
+    if (!connection->used_count)
+        connection->next_record = 0;
     if (!connection->device && !connection->used_count)
         free(connection);
 }
