@@ -191,9 +191,10 @@ class DeviceServer:
             return False
         region = make_region(data_bytes)
         try:
-            socket.send_fds(client.sock, [encode_welcome(self._welcome(State.READY))], [region])
             client.region = Region(region)
+            # Before it is sent: the client may look at once.
             client.region.occupancy[0] = self._told_occupancy
+            socket.send_fds(client.sock, [encode_welcome(self._welcome(State.READY))], [region])
         finally:
             os.close(region)
         client.greeted = True

@@ -92,7 +92,7 @@ def test_device_given_up_leaves_its_memory_to_the_peer_until_that_has_ended() ->
     assert not device.wait(1_000_000)
     status, records = device.status, device.records
     device.close()
-    assert threads() == {"dsa-peer", "dsa-drain"}
+    await_true(lambda: threads() == {"dsa-peer", "dsa-drain"})
     execution.go.set()
     await_true(lambda: not threads())
     assert set(records["status"][:8].tolist()) == {1}
@@ -131,7 +131,7 @@ def test_forked_child_opens_a_device_of_its_own_and_the_parents_ends_all_the_sam
     assert device.submit(SCAN, scans(8)) == 8
     assert device.wait(LONG_NS)
     device.close()
-    assert not threads()
+    await_true(lambda: not threads())
     os.close(told)
     os.close(go)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -294,4 +294,4 @@ def test_device_that_is_no_dsa_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_no_device_at_that_path_is_down(tmp_path: Path) -> None:
     with pytest.raises(DeviceDown):
         open_dsa_on_emulated(tmp_path / "device", PAGES * PAGE_BYTES)
-    assert not threads()
+    await_true(lambda: not threads())
