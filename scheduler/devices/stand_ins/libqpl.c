@@ -90,8 +90,8 @@ struct state {
 };
 _Static_assert(sizeof(struct state) <= STATE_BYTES, "within the job");
 
-/* Each record has room for a page's source and output; one job at a time may have the large room. */
-enum { RECORDS = 256, SMALL_BYTES = 4224, LARGE_BYTES = 4 << 20, LARGE_AT = RECORDS * 2 * SMALL_BYTES };
+/* Each record has room for a page and a stream that did not shrink; one job at a time may have the large room. */
+enum { RECORDS = 256, SMALL_BYTES = 5376, LARGE_BYTES = 4 << 20, LARGE_AT = RECORDS * 2 * SMALL_BYTES };
 enum { DATA_BYTES = LARGE_AT + 2 * LARGE_BYTES, NO_RECORD = RECORDS };
 
 struct connection {
