@@ -182,9 +182,14 @@ class SchedulerClient:
         now_ns = self._clock()
         self._host_busy_permille = host_busy_permille
         self._keep_order(now_ns)
-        if self.replaced or now_ns < self._retry_ns:
-            return
-        tick = self._tick(tuple(samples), now_ns)
+        if not self.replaced and now_ns >= self._retry_ns:
+            await self._call(tuple(samples), now_ns)
+            now_ns = self._clock()
+        for state in self._flows.values():
+            state.enforce(now_ns)
+
+    async def _call(self, samples: tuple[DeviceSample, ...], now_ns: int) -> None:
+        tick = self._tick(samples, now_ns)
         try:
             answer = await asyncio.wait_for(self._transport(tick), CALL_TIMEOUT_NS / 1e9)
         except (Unreachable, TimeoutError):
@@ -194,9 +199,6 @@ class SchedulerClient:
             return
         self._failures = 0
         self._hear(tick, answer, now_ns)
-        now_ns = self._clock()
-        for state in self._flows.values():
-            state.enforce(now_ns)
 
     def _keep_order(self, now_ns: int) -> None:
         known: dict[ProcessIdentity, bool] = {}
@@ -212,7 +214,7 @@ class SchedulerClient:
         for key, state in list(self._flows.items()):
             state.observe(now_ns, alive)
             state.decide(self._host_busy_permille)
-            state.enforce(now_ns)
+            state.end_what_is_over(now_ns)
             if state.ticket_free(now_ns):
                 state.ticket_over = False
                 self._news.add(CloseTicket(*key))

@@ -77,19 +77,25 @@ class FlowState:
         critical = self.held is not None and self.held.lease.service_class is ServiceClass.CRITICAL
         self.split.decide(self.outlook, host_busy_permille, critical=critical)
 
+    def end_what_is_over(self, now_ns: int) -> bool:
+        """Withdraw what has run out or is to be given back; whether nothing is to be published but that."""
+        self._expire(now_ns)
+        if self.held is None or self._stopped_ticket() is not None:
+            return False
+        lease, now = self.held.lease, self._before
+        done = now.used_ns >= lease.budget_until_ns or self._idle_ticks >= _IDLE_TICKS or not lease.window
+        if not self.closing and (now.in_flight or not done):
+            return False
+        self.sub_leases.withdraw()
+        if self.sub_leases.quiet(now_ns):
+            self.held = None
+        return True
+
     def enforce(self, now_ns: int) -> None:
         """Publish what may be done from now on, by the lease and the ticket there are."""
-        self._expire(now_ns)
-        stopped = self._stopped_ticket()
-        if self.held is not None and stopped is None:
-            lease, in_flight = self.held.lease, self._before.in_flight
-            done = self._before.used_ns >= lease.budget_until_ns or self._idle_ticks >= _IDLE_TICKS or not lease.window
-            if self.closing or (done and not in_flight):
-                self.sub_leases.withdraw()
-                if self.sub_leases.quiet(now_ns):
-                    self.held = None
-                return
-        if (effective := _together(self.held, stopped)) is not None:
+        if self.end_what_is_over(now_ns):
+            return
+        if (effective := _together(self.held, self._stopped_ticket())) is not None:
             self.sub_leases.publish(effective.lease, effective.deadline_ns, self.split.device_permille, now_ns)
 
     def _expire(self, now_ns: int) -> None:

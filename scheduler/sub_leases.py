@@ -63,7 +63,7 @@ class FlowCounters:
 
 
 _SUMMED = slice(Counters.__slots__.index(FlowCounters.__slots__[0]), None)
-_ASKED, _USED = (Counters.__slots__.index(name) for name in ("asked_ns", "used_ns"))
+_ASKED, _USED, _PID, _STARTED = map(Counters.__slots__.index, ("asked_ns", "used_ns", "pid", "started"))
 
 
 @dataclass(slots=True)
@@ -80,12 +80,16 @@ class WorkerRow:
     #: What the division goes by: half of what was asked since the last look, half of what it was.
     demand: int = 0
     dead: bool = False
+    _worker: ProcessIdentity | None = None
 
     @property
     def worker(self) -> ProcessIdentity | None:
         """Who works under it; None: nobody has come yet."""
-        _, pid, started = self.counted[:3]
-        return ProcessIdentity(pid, started) if pid else None
+        pid, started = self.counted[_PID], self.counted[_STARTED]
+        known = self._worker
+        if known is None or known.pid != pid or known.started != started:
+            self._worker = known = ProcessIdentity(pid, started) if pid else None
+        return known
 
 
 class SubLeases:
