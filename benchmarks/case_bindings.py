@@ -7,12 +7,13 @@ skipped. Both sides of a comparison are measured in the same run, in turns.
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import bindings_dsa, bindings_iaa
+from benchmarks import bindings_dsa, bindings_iaa, bindings_qat
 from benchmarks.report import Report
 
 PARTS: dict[str, Callable[[Report, Path, int], None]] = {
     "dsa": bindings_dsa.run,
     "iaa": bindings_iaa.run,
+    "qat": bindings_qat.run,
 }
 
 
