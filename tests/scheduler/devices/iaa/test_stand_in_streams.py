@@ -36,7 +36,7 @@ def test_what_it_compresses_zlib_reads_and_it_reads_itself(job: RawJob, data: by
     assert job.decompress(stream, len(data)) == 0
     assert job.written == data
     if len(data) > 1:
-        assert job.decompress(stream, len(data) - 1) == 2
+        assert job.decompress(stream, len(data) - 1) in (2, 225)
 
 
 @fixture_is_shared

@@ -272,7 +272,7 @@ def test_streams_end_with_their_final_block_whatever_follows(library: Library) -
 
 @pytest.mark.parametrize(
     ("stream", "code"),
-    [(b"\x07", 213), (b"\x01\x01\x00\x00\x00", 214), (igzip_lib.compress(PAGE, 0, 0, 0, 12)[:-8], None)],
+    [(b"\x07" + bytes(32), 213), (b"\x01\x01" + bytes(32), 214), (igzip_lib.compress(PAGE, 0, 0, 0, 12)[:-8], None)],
     ids=["block type", "stored length", "cut off"],
 )
 def test_streams_that_are_none_fail_with_a_code_of_200_and_more(
