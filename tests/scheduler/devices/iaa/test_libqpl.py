@@ -2,7 +2,6 @@
 
 import ctypes
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,31 +26,29 @@ OFFSETS = {
     "last_index_max_value": 180, "sum_value": 184, "numa_id": 188, "data_ptr": 192, "path": 232,
 }  # fmt: skip
 
-#: A libqpl that does nothing right: each test breaks one thing of it.
+#: A libqpl that does nothing; what is wrong with it besides, the environment says.
 SOURCE = """
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-#ifndef VERSION
-#define VERSION "1.6.0"
-#endif
-#ifndef JOB_BYTES
-#define JOB_BYTES 4096
-#endif
-#ifndef MADE_PATH
-#define MADE_PATH path
-#endif
-#ifndef INIT_CODE
-#define INIT_CODE 0
-#endif
-const char *qpl_get_library_version(void) { return VERSION; }
-unsigned qpl_get_job_size(uint32_t path, uint32_t *size) { (void)path; *size = JOB_BYTES; return 0; }
+static uint32_t number(const char *name, uint32_t usual)
+{
+    const char *text = getenv(name);
+    return text ? (uint32_t)strtoul(text, NULL, 10) : usual;
+}
+const char *qpl_get_library_version(void) { return getenv("WRONG_VERSION") ? getenv("WRONG_VERSION") : "1.6.0"; }
+unsigned qpl_get_job_size(uint32_t path, uint32_t *size)
+{
+    (void)path;
+    *size = number("WRONG_JOB_BYTES", 4096);
+    return 0;
+}
 unsigned qpl_init_job(uint32_t path, unsigned char *job)
 {
-    uint32_t made = MADE_PATH;
+    uint32_t made = number("WRONG_PATH", path);
     memset(job, 0, 240);
     memcpy(job + 232, &made, 4);
-    (void)path;
-    return INIT_CODE;
+    return number("WRONG_INIT", 0);
 }
 unsigned qpl_submit_job(void *job) { (void)job; return 0; }
 unsigned qpl_check_job(void *job) { (void)job; return 0; }
@@ -61,18 +58,21 @@ unsigned qpl_fini_job(void *job) { (void)job; return 0; }
 """
 
 
-@pytest.fixture
-def compiled(tmp_path: Path) -> "partial[Path]":
-    compiler = need("cc")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wrong")
 
-    def compile_with(*definitions: str) -> Path:
-        source, library = tmp_path / "broken.c", tmp_path / "broken.so"
-        source.write_text(SOURCE)
-        options = [f"-D{definition}" for definition in definitions]
-        subprocess.run([compiler, "-shared", "-fPIC", *options, "-o", library, source], check=True)
-        return library
 
-    return partial(compile_with)
+def compile_into(folder: Path, name: str, *options: str) -> Path:
+    source, library = folder / "wrong.c", folder / name
+    source.write_text(SOURCE)
+    subprocess.run([need("cc"), "-shared", "-fPIC", *options, "-o", library, source], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def wrong(folder: Path) -> Path:
+    return compile_into(folder, "wrong.so")
 
 
 def test_job_has_its_fields_where_libqpl_has_them() -> None:
@@ -110,52 +110,59 @@ def test_library_without_a_name_in_the_environment_is_the_soname() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.5.9", "0.9", "2.0.0", "", "latest"])
-def test_wrong_version_is_refused(compiled: "partial[Path]", version: str) -> None:
-    library = compiled(f'VERSION="{version}"')
-    with pytest.raises(DeviceUnavailable, match=rf"^{library} is version '{version}': install libqpl 1.6"):
-        Library(str(library), ctypes.PyDLL)
+def test_wrong_version_is_refused(wrong: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setenv("WRONG_VERSION", version)
+    with pytest.raises(DeviceUnavailable, match=rf"^{wrong} is version '{version}': install libqpl 1.6"):
+        Library(str(wrong), ctypes.PyDLL)
 
 
 @pytest.mark.parametrize("version", ["1.6.0", "1.9.0", "v1.10.2"])
-def test_right_version_is_taken(compiled: "partial[Path]", version: str) -> None:
-    assert Library(str(compiled(f'VERSION="{version}"')), ctypes.PyDLL).version == version
+def test_right_version_is_taken(wrong: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setenv("WRONG_VERSION", version)
+    assert Library(str(wrong), ctypes.PyDLL).version == version
 
 
-def test_calls_that_wait_without_end_are_not_even_looked_up(compiled: "partial[Path]") -> None:
-    library = Library(str(compiled()), ctypes.PyDLL)
+def test_calls_that_wait_without_end_are_not_even_looked_up(wrong: Path) -> None:
+    library = Library(str(wrong), ctypes.PyDLL)
     assert not hasattr(library.handle, "qpl_wait_job")
     assert not hasattr(library.handle, "qpl_execute_job")
 
 
-def test_missing_symbol_is_named(compiled: "partial[Path]") -> None:
-    with pytest.raises(DeviceUnavailable, match=r"broken.so has no qpl_fini_job: it is not libqpl"):
-        Library(str(compiled("WITHOUT_FINI")), ctypes.PyDLL)
+def test_missing_symbol_is_named(folder: Path) -> None:
+    library = compile_into(folder, "without.so", "-DWITHOUT_FINI")
+    with pytest.raises(DeviceUnavailable, match=f"^{library} has no qpl_fini_job: it is not libqpl"):
+        Library(str(library), ctypes.PyDLL)
 
 
 @pytest.mark.parametrize("size", [0, 240, 1 << 30])
-def test_job_size_that_no_libqpl_has_is_refused(compiled: "partial[Path]", size: int) -> None:
-    library = Library(str(compiled(f"JOB_BYTES={size}")), ctypes.PyDLL)
+def test_job_size_that_no_libqpl_has_is_refused(wrong: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setenv("WRONG_JOB_BYTES", str(size))
+    library = Library(str(wrong), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match=f"answers 0 and {size} bytes"):
         open_iaa(DATA_BYTES, slots=8, library=library)
 
 
-def test_job_of_another_path_is_refused_although_init_says_ok(compiled: "partial[Path]") -> None:
-    library = Library(str(compiled("MADE_PATH=2")), ctypes.PyDLL)
+def test_job_of_another_path_is_refused_although_init_says_ok(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WRONG_PATH", "2")
+    library = Library(str(wrong), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match="made a job of path 2 instead of 1"):
         open_iaa(DATA_BYTES, slots=8, library=library)
 
 
 @pytest.mark.parametrize("code", [500, 501, 502, 503, 50])
-def test_init_that_fails_makes_the_device_unavailable_in_one_line(compiled: "partial[Path]", code: int) -> None:
-    library = Library(str(compiled(f"INIT_CODE={code}")), ctypes.PyDLL)
+def test_init_that_fails_makes_the_device_unavailable_in_one_line(
+    wrong: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setenv("WRONG_INIT", str(code))
+    library = Library(str(wrong), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable) as caught:
         open_iaa(DATA_BYTES, slots=8, library=library)
     assert str(code) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_library_that_writes_its_results_elsewhere_is_refused_by_the_first_job(compiled: "partial[Path]") -> None:
-    library = Library(str(compiled()), ctypes.PyDLL)
+def test_library_that_writes_its_results_elsewhere_is_refused_by_the_first_job(wrong: Path) -> None:
+    library = Library(str(wrong), ctypes.PyDLL)
     with pytest.raises(DeviceUnavailable, match="not laid out as those of libqpl"):
         open_iaa(DATA_BYTES, slots=8, library=library)
 
