@@ -3,7 +3,8 @@
 A call of QATzip returns when the hardware is done, however long that takes; no wait here may be without a bound. So the
 calls are made by a thread that exists for nothing else, and its user waits for it as long as it likes. When that is too
 long the thread is abandoned: it keeps the memory that the hardware may still write to, and if its call ever returns it
-gives everything back. The session is set up, used and torn down in that one thread, as QATzip wants it.
+gives everything back. A process has at most `MAX_ABANDONED` of them; beyond that no session is opened. A session is set
+up, used and torn down in its one thread, as QATzip wants it.
 
 Handing a packet of 512 KiB over and back costs 110 us of CPU time, the copy included; igzip takes 1000.
 """
@@ -33,7 +34,8 @@ _FAILURES = 4
 #: Room behind the memory: hardware fills a member into its place before anybody compares it with the room there was.
 _SLACK_BYTES = 2 * HW_BUFFER_BYTES
 
-_abandoned_lock = threading.Lock()
+# Entered again where a device is collected while its own thread counts them.
+_abandoned_lock = threading.RLock()
 _abandoned: list[threading.Thread] = []
 
 
@@ -111,17 +113,20 @@ class SessionThread:
             _abandoned.append(self._thread)
 
     def _check(self) -> None:
-        if self._down is not None:
-            raise self._down
+        self._check_up()
         if self._ended:
             raise DeviceDown("the device was closed")
+
+    def _check_up(self) -> None:
+        if self._down is not None:
+            # A new one each time: an exception keeps the frames that it went through, and with them the memory.
+            raise type(self._down)(*self._down.args)
 
     def _await_opened(self) -> None:
         with self._changed:
             in_time = self._changed.wait_for(lambda: self._opened or self._down is not None, OPEN_S)
             self._ended = not in_time or self._down is not None
-        if self._down is not None:
-            raise self._down
+        self._check_up()
         if not in_time:
             self.leave()
             raise DeviceDown(f"QATzip does not come up within {OPEN_S:g} s")
