@@ -13,19 +13,16 @@ machine. The rules:
 It says nothing about how to clean up: `source` and `destination` are whatever the kind of migration needs for that.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import KuakaError
+from pipeline.fleet.journal_file import JournalFile, connect
 from pipeline.fleet.owner import Owner
 
 JOURNAL_NAME = "journal.sqlite"
@@ -33,36 +30,6 @@ JOURNAL_NAME = "journal.sqlite"
 KEPT_RUNS = 1000
 #: How long one process waits for another's transaction. Transactions last milliseconds.
 BUSY_TIMEOUT_S = 10.0
-_SET_UP_RETRY_S = 0.02
-_VERSION = 1
-
-_SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    pid INTEGER NOT NULL,
-    started_ticks INTEGER NOT NULL,
-    boot_id TEXT NOT NULL,
-    created_ns INTEGER NOT NULL,
-    finished INTEGER NOT NULL DEFAULT 0 CHECK (finished IN (0, 1))
-) STRICT;
-CREATE TABLE migration (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    run INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
-    vm TEXT NOT NULL,
-    session TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    source TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    state TEXT NOT NULL,
-    handed_over INTEGER NOT NULL DEFAULT 0 CHECK (handed_over IN (0, 1)),
-    finished INTEGER NOT NULL DEFAULT 0 CHECK (finished IN (0, 1)),
-    error TEXT
-) STRICT;
-CREATE INDEX migration_by_run ON migration (run);
-PRAGMA user_version = 1;
-COMMIT;
-"""
 
 _OWN_RUNS = "(SELECT id FROM run WHERE finished = 0 AND pid = ? AND started_ticks = ? AND boot_id = ?)"
 _MIGRATION = "id, run, vm, session, kind, source, destination, state, handed_over, finished, error"
@@ -106,10 +73,9 @@ class Journal:
     ) -> None:
         self.path = path
         self.owner = owner
-        self._connection = connection
-        self._clock = clock
-        # A connection has one transaction, whichever thread began it.
-        self._lock = threading.Lock()
+        self.clock = clock
+        #: The same file for `fleets`, whose tables are in it, too.
+        self.file = JournalFile(connection, path)
 
     @classmethod
     def open(
@@ -122,25 +88,15 @@ class Journal:
     ) -> "Journal":
         """The journal in `directory`, made if missing; `clock` gives nanoseconds since 1970."""
         path = directory / JOURNAL_NAME
-        with _one_line(path), _set_up_alone(directory, busy_timeout_s):
-            _create_private(path)
-            connection = sqlite3.connect(
-                path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=32
-            )
-            try:
-                _set_up(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(connection, path, owner, clock)
+        return cls(connect(path, busy_timeout_s), path, owner, clock)
 
     def begin_run(self) -> int:
         """Record that this process starts migrating; returns the run's id. Forgets the oldest finished runs."""
-        ((run,),) = self._rows(
+        ((run,),) = self.file.rows(
             "INSERT INTO run (pid, started_ticks, boot_id, created_ns) VALUES (?, ?, ?, ?) RETURNING id",
-            (self.owner.pid, self.owner.started_ticks, self.owner.boot_id, self._clock()),
+            (self.owner.pid, self.owner.started_ticks, self.owner.boot_id, self.clock()),
         )
-        self._change("DELETE FROM run WHERE finished = 1 AND id <= ?", (run - KEPT_RUNS,))
+        self.file.change("DELETE FROM run WHERE finished = 1 AND id <= ?", (run - KEPT_RUNS,))
         return int(run)
 
     def add_migration(
@@ -155,7 +111,7 @@ class Journal:
         state: str,
     ) -> int:
         """Record a migration of an own run before it touches anything; returns its id."""
-        row = self._row(
+        row = self.file.row(
             "INSERT INTO migration (run, vm, session, kind, source, destination, state)"
             f" SELECT ?, ?, ?, ?, ?, ?, ? WHERE ? IN {_OWN_RUNS} RETURNING id",
             (run, vm, session, kind, json.dumps(source), json.dumps(destination), state, run, *self._me),
@@ -185,7 +141,7 @@ class Journal:
 
     def finish_run(self, run: int) -> None:
         """Record the end of an own run; refused while one of its migrations is unfinished."""
-        changed = self._change(
+        changed = self.file.change(
             "UPDATE run SET finished = 1 WHERE id = ? AND pid = ? AND started_ticks = ? AND boot_id = ?"
             " AND NOT EXISTS (SELECT 1 FROM migration WHERE run = run.id AND finished = 0)",
             (run, *self._me),
@@ -195,14 +151,19 @@ class Journal:
 
     def migration(self, migration: int) -> Migration:
         """One migration, as any process recorded it."""
-        row = self._row(f"SELECT {_MIGRATION} FROM migration WHERE id = ?", (migration,))
+        row = self.file.row(f"SELECT {_MIGRATION} FROM migration WHERE id = ?", (migration,))
         if row is None:
             raise KuakaError(f"journal {self.path} has no migration {migration}")
         return _migration(row)
 
+    def of_session(self, session: str) -> Migration | None:
+        """The migration of that session, as any process recorded it; None when none was."""
+        row = self.file.row(f"SELECT {_MIGRATION} FROM migration WHERE session = ?", (session,))
+        return None if row is None else _migration(row)
+
     def unfinished(self, is_alive: Callable[[Owner], bool]) -> list[Run]:
         """Runs whose owner died before they were finished, oldest first."""
-        rows = self._rows(
+        rows = self.file.rows(
             "SELECT id, pid, started_ticks, boot_id, created_ns FROM run WHERE finished = 0 ORDER BY id", ()
         )
         owned = [(row, Owner(*row[1:4])) for row in rows]
@@ -211,7 +172,7 @@ class Journal:
     def take_over(self, run: Run) -> bool:
         """Make this process the owner of a dead one's run; False when another process was faster."""
         dead = run.owner
-        changed = self._change(
+        changed = self.file.change(
             "UPDATE run SET pid = ?, started_ticks = ?, boot_id = ?"
             " WHERE id = ? AND finished = 0 AND pid = ? AND started_ticks = ? AND boot_id = ?",
             (*self._me, run.id, dead.pid, dead.started_ticks, dead.boot_id),
@@ -220,8 +181,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the file."""
-        with self._lock, _one_line(self.path):
-            self._connection.close()
+        self.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -234,11 +194,11 @@ class Journal:
         return self.owner.pid, self.owner.started_ticks, self.owner.boot_id
 
     def _unfinished_of(self, run: int) -> tuple[Migration, ...]:
-        rows = self._rows(f"SELECT {_MIGRATION} FROM migration WHERE run = ? AND finished = 0 ORDER BY id", (run,))
+        rows = self.file.rows(f"SELECT {_MIGRATION} FROM migration WHERE run = ? AND finished = 0 ORDER BY id", (run,))
         return tuple(_migration(row) for row in rows)
 
     def _change_own(self, update: str, values: tuple[Any, ...], migration: int) -> None:
-        changed = self._change(
+        changed = self.file.change(
             f"{update} WHERE id = ? AND finished = 0 AND run IN {_OWN_RUNS}", (*values, migration, *self._me)
         )
         if not changed:
@@ -246,19 +206,6 @@ class Journal:
 
     def _lost(self, what: str, otherwise: str = "") -> str:
         return f"journal {self.path}: {what} is finished, unknown or taken over by another kuaka process{otherwise}"
-
-    def _change(self, statement: str, values: tuple[Any, ...]) -> int:
-        with self._lock, _one_line(self.path):
-            return self._connection.execute(statement, values).rowcount
-
-    def _row(self, statement: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        rows = self._rows(statement, values)
-        return rows[0] if rows else None
-
-    def _rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock, _one_line(self.path):
-            # To the end: a statement that is still open keeps its transaction open.
-            return self._connection.execute(statement, values).fetchall()
 
 
 def _migration(row: tuple[Any, ...]) -> Migration:
@@ -276,51 +223,3 @@ def _migration(row: tuple[Any, ...]) -> Migration:
         bool(finished),
         error,
     )
-
-
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise KuakaError(
-            f"journal {path} cannot be used: {reason}: check the file, its directory and the disk"
-        ) from None
-
-
-@contextlib.contextmanager
-def _set_up_alone(directory: Path, timeout_s: float) -> Iterator[None]:
-    """Keep other processes out while a journal is made: the change to WAL does not wait for them, it fails."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for _ in range(int(timeout_s / _SET_UP_RETRY_S)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_SET_UP_RETRY_S)
-        else:
-            raise KuakaError(f"directory {directory} stays locked by another kuaka process: see what it is doing")
-        yield
-        # The name of a journal just made is as durable as what will be in it.
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _create_private(path: Path) -> None:
-    # SQLite gives its -wal and -shm files the mode of the file itself.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-
-
-def _set_up(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        connection.executescript(_SCHEMA)
-    elif version != _VERSION:
-        raise KuakaError(f"journal {path} has version {version}, this kuaka knows {_VERSION}: use the newer kuaka")

@@ -346,7 +346,7 @@ def test_a_file_that_is_no_journal_is_one_line_and_stays(tmp_path: Path) -> None
 def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
     open_journal(tmp_path).close()
     raw = sqlite3.connect(tmp_path / JOURNAL_NAME)
-    raw.execute("PRAGMA user_version = 2")
+    raw.execute("PRAGMA user_version = 3")
     raw.close()
-    with pytest.raises(KuakaError, match="version 2, this kuaka knows 1"):
+    with pytest.raises(KuakaError, match="version 3, this kuaka knows 2"):
         open_journal(tmp_path)
