@@ -68,19 +68,14 @@ class Parting:
 class StreamSink:
     """Writes one direction of the main channel into QEMU."""
 
-    def __init__(
-        self, open_qemu: Callable[[], SocketTransport], observe: Callable[[bytes], None] = lambda data: None
-    ) -> None:
-        """`observe` sees bytes before they are written."""
+    def __init__(self, open_qemu: Callable[[], SocketTransport]) -> None:
         self._open_qemu = open_qemu
-        self._observe = observe
         self._qemu: SocketTransport | None = None
 
     def verbatim(self, payload: memoryview) -> None:
         """Write the bytes; the first ones open QEMU's side."""
         if self._qemu is None:
             self._qemu = self._open_qemu()
-        self._observe(bytes(payload))
         self._qemu.write((payload,))
 
     def finish(self) -> None:

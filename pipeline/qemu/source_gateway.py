@@ -24,8 +24,9 @@ from pipeline.codecs.table import codec_for
 from pipeline.control import listen_unix, peer_uid
 from pipeline.errors import KuakaError, LinkCut, MigrationError, WireError
 from pipeline.jobs import MultifdSourceJob
-from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, StreamSink, farewell, forward
+from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, farewell, forward
 from pipeline.qemu.multifd import INIT_BYTES, MAGIC, parse_init
+from pipeline.qemu.return_sink import ReturnSink
 from pipeline.qemu.stream_checks import OutgoingWatch
 from pipeline.session import Session
 from pipeline.shard import ShardCounters, receive_all
@@ -56,14 +57,20 @@ class SourceGateway:
         session: Session,
         pool: WorkerPool,
         socket_uid: int | None = None,
+        *,
+        holds_switchover: bool = False,
     ) -> None:
-        """`terms` are the main link's; `socket_uid` is the user QEMU runs as, if not ours. Raises `KuakaError`."""
+        """`terms` are the main link's; `socket_uid` is the user QEMU runs as, if not ours. Raises `KuakaError`.
+
+        `holds_switchover`: keep SWITCHOVER_ACK from the source QEMU until `let_switch_over`.
+        """
         self.session = session
         self.socket_path = socket_path
         self._terms = terms
         self._pool = pool
         self._allowed_uids: Collection[int] = {0, os.getuid()} | ({socket_uid} if socket_uid is not None else set())
         self._watch = OutgoingWatch()
+        self._return_sink = ReturnSink(self._await_main, self._watch.returned, holds=holds_switchover)
         self._lock = threading.Lock()
         self._closed = False
         #: Connections that have not said what they are.
@@ -83,6 +90,10 @@ class SourceGateway:
     def channels_seen(self) -> int:
         """How many multifd channels the source QEMU has opened; none means that nothing is accelerated."""
         return self._watch.channels_seen
+
+    def let_switch_over(self) -> None:
+        """Let the source QEMU stop its guest as soon as it can. Raises `LinkError` when it has gone."""
+        self._return_sink.let_switch_over()
 
     def abort(self) -> None:
         """Stop listening; called by the session when it fails."""
@@ -211,7 +222,7 @@ class SourceGateway:
     def _serve_return(self, link: LinkReceiver) -> None:
         error: KuakaError | str | None = "the return path's thread ended unexpectedly"
         try:
-            receive_all(link, StreamSink(self._await_main, self._watch.returning), ShardCounters())
+            receive_all(link, self._return_sink, ShardCounters())
             error = None
         except KuakaError as failure:
             error = failure
@@ -250,9 +261,9 @@ class SourceGateway:
 
     def _open_both(self) -> LinkSender:
         terms = self._terms
-        sending = open_link(replace(terms, role=Role.MAIN, channel=0))
+        sending, _ = open_link(replace(terms, role=Role.MAIN, channel=0))
         try:
-            back = open_link(replace(terms, role=Role.RETURN, channel=0))
+            back, _ = open_link(replace(terms, role=Role.RETURN, channel=0))
         except BaseException:
             sending.close()
             raise

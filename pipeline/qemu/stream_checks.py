@@ -47,7 +47,8 @@ class OutgoingWatch:
         self._seen: set[int] = set()
         self._head = MainChannelHead()
         self._held_back = b""
-        self._returned = ReturnPath()
+        #: What comes back from the destination QEMU; whoever writes it to the source feeds it.
+        self.returned = ReturnPath()
 
     @property
     def channels_seen(self) -> int:
@@ -61,10 +62,6 @@ class OutgoingWatch:
                 raise WireError(f"the source QEMU opened multifd channel {channel} twice")
             self._seen.add(channel)
         self._refuse_postcopy()
-
-    def returning(self, data: bytes) -> None:
-        """Bytes from the destination QEMU are about to be written."""
-        self._returned.feed(data)
 
     def passing(self, data: bytes) -> bytes:
         """See `StreamWatch`."""
@@ -91,9 +88,9 @@ class OutgoingWatch:
 
     def ending(self) -> None:
         """See `StreamWatch`."""
-        if self._returned.confirmed is False:
+        if self.returned.confirmed is False:
             raise MigrationError("the destination QEMU says that it could not load the guest: see its log")
-        if self._returned.confirmed is None:
+        if self.returned.confirmed is None:
             # Mostly it fails because something else has: a cut, for which a reason may still come.
             raise LinkCut(
                 "the source QEMU ended its migration before the destination had confirmed it:"

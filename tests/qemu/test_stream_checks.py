@@ -64,17 +64,17 @@ def test_channels_are_counted_and_none_comes_twice() -> None:
 
 def test_source_that_ends_before_shut_has_failed_for_a_reason_that_may_still_come() -> None:
     watch = OutgoingWatch()
-    watch.returning(PONG)
+    watch.returned.feed(PONG)
     with pytest.raises(LinkCut, match="before the destination had confirmed"):
         watch.ending()
-    watch.returning(SHUT)
+    watch.returned.feed(SHUT)
     watch.ending()
 
 
 @pytest.mark.parametrize("watch", [OutgoingWatch(), ReturnWatch()], ids=["outgoing", "return"])
 def test_destination_that_says_it_failed_is_believed(watch: OutgoingWatch | ReturnWatch) -> None:
     if isinstance(watch, OutgoingWatch):
-        watch.returning(PONG + SHUT_FAILED)
+        watch.returned.feed(PONG + SHUT_FAILED)
     else:
         assert watch.passing(PONG + SHUT_FAILED) == PONG + SHUT_FAILED
     with pytest.raises(MigrationError, match="could not load the guest"):
