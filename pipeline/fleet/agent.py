@@ -35,7 +35,7 @@ from pipeline.fleet.orders import (
     SourceOrder,
 )
 from pipeline.fleet.places import HostPlace
-from pipeline.fleet.spec import MAX_VIRTUAL_MACHINES
+from pipeline.fleet.spec_fields import MAX_VIRTUAL_MACHINES
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome

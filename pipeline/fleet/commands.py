@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import MigrationError, one_line
-from pipeline.fleet.spec import Command
+from pipeline.fleet.spec_fields import Command
 
 #: A prepare command that takes longer does not come back.
 COMMAND_TIMEOUT_S = 60.0

@@ -29,7 +29,7 @@ from pipeline.fleet.orders import (
 )
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status, with_offload
-from pipeline.fleet.spec import Command
+from pipeline.fleet.spec_fields import Command
 from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.qmp import QemuFacts

@@ -14,132 +14,68 @@
         - {name: b, node: 10.0.0.2, address: 10.1.0.2}
       virtualMachines:
         - name: db-1
-          kind: qemu source: {host: a, qmp: /run/vm/db-1.qmp} destination: {host: b, qmp: /run/vm/db-1.qmp, prepare:
-          /etc/kuaka/start-destination, cleanup: [rm, -f, /run/x]}
+          kind: qemu
+          labels: {tier: db}
+          source: {host: a, qmp: /run/vm/db-1.qmp}
+          destination: {host: b, qmp: /run/vm/db-1.qmp, prepare: /etc/kuaka/start, cleanup: [rm, -f, /run/x]}
         - name: suspended-7
           kind: image
           source: {host: a, path: /var/lib/images/7.ram}
           destination: {host: b, path: /var/lib/images/7.ram}
 
-The rules: an unknown field is an error, nothing is coerced from another type, every path is absolute (it is read on
-another host), and a virtual machine's own setting wins over the fleet's. Whatever spans several fields is checked in
-`spec_checks`.
+The rules: those of `spec_fields` for each field, those of `policies` for which setting holds. Whatever spans several
+fields is checked in `spec_checks`.
 """
 
-import ipaddress
-import re
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cached_property
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field
 
-from pipeline.byte_amounts import parse_rate
-from pipeline.codecs.codec import CodecId, codec_names, parse_codec
-from pipeline.wire.handshake import MAX_CHANNELS
+from pipeline.codecs.codec import CodecId, parse_codec
+from pipeline.fleet.plan.limits import PARALLEL_INBOUND_PER_HOST, PARALLEL_OUTBOUND_PER_HOST, PARALLEL_PER_CLUSTER
+from pipeline.fleet.policies import (
+    DEFAULT_COMPLETION_TIMEOUT_PER_GIB_S,
+    DEFAULT_PROGRESS_TIMEOUT_S,
+    AcceleratorName,
+    AcceleratorsSpec,
+    MigrationSettings,
+    Policies,
+    PolicySpec,
+    Priority,
+    PriorityValue,
+    RetrySpec,
+    policy_of,
+)
+from pipeline.fleet.spec_fields import (
+    MAX_HOSTS,
+    MAX_VIRTUAL_MACHINES,
+    AbsolutePath,
+    Address,
+    Amount,
+    Bandwidth,
+    Channels,
+    CheckedCommand,
+    CodecName,
+    DowntimeLimitMs,
+    Labels,
+    Model,
+    Name,
+    Parallel,
+    Rate,
+    Seconds,
+    Weight,
+    check_count,
+)
 from pipeline.wire.tls import TlsFiles
 
-MAX_HOSTS = 1_000
-MAX_VIRTUAL_MACHINES = 10_000
-#: QEMU's own bound of downtime-limit.
-MAX_DOWNTIME_LIMIT_MS = 2_000_000
-#: A full packet takes five seconds then; slower, links would be taken for stalled.
-MIN_BANDWIDTH_BYTES_S = 100_000
-MAX_BANDWIDTH_BYTES_S = 10**12
-MAX_WEIGHT = 1_000
-_MAX_COMMAND_CHARACTERS = 64 << 10
+DEFAULT_DOWNTIME_LIMIT_MS = 300
 
-#: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
-Command = tuple[str, ...] | str
+_RETRY, _ACCELERATORS = RetrySpec(), AcceleratorsSpec()
 
-Item = TypeVar("Item")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_DNS_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
-
-
-def _check_name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise ValueError(
-            f"{text[:80]!r} is no name: use at most 63 letters, digits, '.', '_' and '-', the first not a sign"
-        )
-    return text
-
-
-def _check_address(text: str) -> str:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        if not _DNS_NAME.fullmatch(text):
-            raise ValueError(
-                f"{text[:80]!r} is no address: give an IP address or a host name, without a port"
-            ) from None
-    return text
-
-
-def _check_path(path: Path) -> Path:
-    if not path.is_absolute() or not str(path).isprintable():
-        raise ValueError(f"{str(path)[:80]!r} is no absolute path: it is used on the host named, begin it with '/'")
-    return path
-
-
-def _check_codec(text: str) -> str:
-    if text not in codec_names():
-        raise ValueError(f"codec {text[:80]!r} is unknown: choose one of {', '.join(codec_names())}")
-    return text
-
-
-def _check_command(value: Any) -> Any:
-    words = (value,) if isinstance(value, str) else value
-    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
-        raise ValueError("is no command: give a list of words, each a string, or one string for /bin/sh -c")
-    if not words[0].strip() or any("\0" in word for word in words) or sum(map(len, words)) > _MAX_COMMAND_CHARACTERS:
-        raise ValueError("is no command that could be run: it is empty, too long or has a NUL in it")
-    return value if isinstance(value, str) else tuple(words)
-
-
-def _read_rate(value: Any) -> Any:
-    return parse_rate(value) if isinstance(value, str) else value
-
-
-def _check_count(most: int) -> Callable[[tuple[Item, ...]], tuple[Item, ...]]:
-    # min_length would be a second problem of a list whose items are all wrong: it counts those that are left.
-    def check(items: tuple[Item, ...]) -> tuple[Item, ...]:
-        if not 1 <= len(items) <= most:
-            raise ValueError(f"has {len(items)} items: give at least one and at most {most}")
-        return items
-
-    return check
-
-
-Name = Annotated[str, AfterValidator(_check_name)]
-Address = Annotated[str, AfterValidator(_check_address)]
-# Strictness would ask for a Path object, which YAML does not have; nothing but a string becomes one.
-AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_check_path)]
-CodecName = Annotated[str, AfterValidator(_check_codec), Field(json_schema_extra={"enum": list(codec_names())})]
-Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
-# Given as 50MB or in bytes per second.
-Bandwidth = Annotated[int, Field(ge=MIN_BANDWIDTH_BYTES_S, le=MAX_BANDWIDTH_BYTES_S), BeforeValidator(_read_rate)]
-Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT)]
-DowntimeLimitMs = Annotated[int, Field(ge=1, le=MAX_DOWNTIME_LIMIT_MS)]
-# Checked before it is typed, so that a bad command is one problem and not one per member of the union.
-CheckedCommand = Annotated[Command, BeforeValidator(_check_command)]
-
-
-class Model(BaseModel):
-    """What all parts of a spec keep."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
+Value = TypeVar("Value")
 
 
 class TlsSpec(Model):
@@ -166,6 +102,15 @@ class HostSpec(Model):
     tls: TlsSpec | None = None
     #: A file that declares accelerators to be emulated on this host, which has none or is not to use its own.
     emulated_devices: AbsolutePath | None = None
+    #: Whether migrations use the accelerators that this host itself has, where kuaka may open them.
+    own_accelerators: bool = True
+    #: Wire bytes per second of its link, in each direction; None: not known, no limit.
+    link_capacity: Bandwidth | None = None
+    #: Instead of the fleet's, migrations that may leave and arrive at the same time.
+    parallel_outbound_migrations: Parallel | None = None
+    parallel_inbound_migrations: Parallel | None = None
+    #: Migrations that may use its accelerators at the same time, by kind.
+    accelerator_migrations: Mapping[AcceleratorName, Parallel] = Field(default_factory=dict)
 
 
 class QemuSource(Model):
@@ -201,14 +146,29 @@ class ImageDestination(Model):
     overwrite: bool = False
 
 
+class DiskSpec(Model):
+    """A disk of a guest, as far as a migration is concerned."""
+
+    #: A path or what QEMU calls it: its file, its node or its device.
+    name: Annotated[str, Field(min_length=1, max_length=4096)]
+    #: The destination reaches the same disk.
+    shared: bool = False
+    read_only: bool = False
+
+
 class _VirtualMachine(Model):
     name: Name
+    labels: Labels = Field(default_factory=dict)
+    #: How much memory it has, where the plan cannot see for itself.
+    memory: Amount | None = None
+    priority: PriorityValue | None = None
+    deadline_seconds: Seconds | None = None
     #: None where the fleet's setting holds.
     channels: Channels | None = None
     codec: CodecName | None = None
     level: int | None = None
     #: Its share of the accelerators, against the other machines of the fleet.
-    weight: Weight = 1
+    weight: Weight | None = None
 
 
 class QemuVm(_VirtualMachine):
@@ -217,7 +177,15 @@ class QemuVm(_VirtualMachine):
     kind: Literal["qemu"]
     source: QemuSource
     destination: QemuDestination
+    #: Two names for one thing: the second is KubeVirt's.
     downtime_limit_ms: DowntimeLimitMs | None = None
+    max_downtime_ms: DowntimeLimitMs | None = None
+    #: Bytes that the guest writes to per second, where it is known; for the plan.
+    dirty_rate: Rate | None = None
+    #: All its disks are reached by the destination, too.
+    shared_storage: bool = False
+    #: Its disks, where not all are shared.
+    disks: Annotated[tuple[DiskSpec, ...], Field(strict=False)] = ()
     #: QEMU's own scan (its default depends on its version); zero pages are found by kuaka in any case.
     zero_page_detection: Literal["none", "legacy", "multifd"] | None = None
     #: The user that both QEMUs run as, where that is not ours.
@@ -235,20 +203,22 @@ class ImageVm(_VirtualMachine):
 VirtualMachine = QemuVm | ImageVm
 
 
-class TransferDefaults(Model):
-    """What holds for every virtual machine that does not say otherwise."""
+class TransferDefaults(MigrationSettings):
+    """What holds for every virtual machine whose policy does not say otherwise."""
 
     codec: CodecName = "zstd"
     level: int | None = None
     channels: Channels = 4
-    downtime_limit_ms: DowntimeLimitMs = 300
-    #: Wire bytes per second that one migration may send, its channels together; None is no cap.
-    bandwidth_per_migration: Bandwidth | None = None
-    #: For one migration, from its start; None is no limit.
-    timeout_seconds: Annotated[float, Field(gt=0)] | None = None
+    #: The older name of `max_downtime_ms`.
+    downtime_limit_ms: DowntimeLimitMs | None = None
     tls: TlsSpec | None = None
     #: Links without TLS may leave the machine.
     allow_plain: bool = False
+    #: The fleet's share of what it shares with other fleets of the same priority.
+    weight: Weight = 1
+    parallel_migrations_per_cluster: Parallel = PARALLEL_PER_CLUSTER
+    parallel_outbound_migrations_per_node: Parallel = PARALLEL_OUTBOUND_PER_HOST
+    parallel_inbound_migrations_per_node: Parallel = PARALLEL_INBOUND_PER_HOST
 
 
 class FleetSpec(TransferDefaults):
@@ -257,12 +227,13 @@ class FleetSpec(TransferDefaults):
     hosts: Annotated[
         tuple[HostSpec, ...],
         Field(strict=False, json_schema_extra={"minItems": 1, "maxItems": MAX_HOSTS}),
-        AfterValidator(_check_count(MAX_HOSTS)),
+        AfterValidator(check_count(MAX_HOSTS)),
     ]
+    policies: Policies = ()
     virtual_machines: Annotated[
         tuple[Annotated[VirtualMachine, Field(discriminator="kind")], ...],
         Field(strict=False, json_schema_extra={"minItems": 1, "maxItems": MAX_VIRTUAL_MACHINES}),
-        AfterValidator(_check_count(MAX_VIRTUAL_MACHINES)),
+        AfterValidator(check_count(MAX_VIRTUAL_MACHINES)),
     ]
 
 
@@ -282,15 +253,16 @@ class Spec(Model):
 
     def host(self, name: str) -> HostSpec:
         """The host of that name; KeyError when there is none, which a checked spec excludes."""
-        for host in self.spec.hosts:
-            if host.name == name:
-                return host
-        raise KeyError(name)
+        return self._hosts_by_name[name]
+
+    @cached_property
+    def _hosts_by_name(self) -> Mapping[str, HostSpec]:
+        return {host.name: host for host in self.spec.hosts}
 
 
 @dataclass(frozen=True, slots=True)
 class VmSettings:
-    """One virtual machine's settings with the fleet's defaults filled in."""
+    """One virtual machine's settings, its policy's and the fleet's filled in."""
 
     codec: CodecId
     level: int | None
@@ -304,42 +276,75 @@ class VmSettings:
     destination_tls: TlsFiles | None
     allow_plain: bool
     weight: int
+    #: The name of the policy that holds, if any does.
+    policy: str | None
+    priority: int
+    #: From the fleet's submission.
+    deadline_s: float | None
+    completion_timeout_s_per_gib: int
+    progress_timeout_s: int
+    allow_auto_converge: bool
+    retry: RetrySpec
+    accelerators: AcceleratorsSpec
 
 
 def resolve(spec: Spec, vm: VirtualMachine) -> VmSettings:
     """The settings that hold for `vm`, one of the spec's machines."""
-    defaults = spec.spec
+    fleet = spec.spec
     source, destination = spec.host(vm.source.host), spec.host(vm.destination.host)
-    downtime_limit_ms = vm.downtime_limit_ms if isinstance(vm, QemuVm) else None
+    policy = policy_of(vm.labels, fleet.policies)
+    general: tuple[MigrationSettings, ...] = (fleet,) if policy is None else (policy, fleet)
     return VmSettings(
-        parse_codec(codec_of(defaults, vm)),
-        level_of(defaults, vm),
-        vm.channels or defaults.channels,
-        downtime_limit_ms or defaults.downtime_limit_ms,
-        defaults.timeout_seconds,
-        defaults.bandwidth_per_migration,
+        parse_codec(codec_of(fleet, policy, vm)),
+        level_of(fleet, policy, vm),
+        vm.channels or (policy and policy.channels) or fleet.channels,
+        _downtime_limit_ms(fleet, policy, vm),
+        _first([layer.timeout_seconds for layer in general]),
+        _first([layer.bandwidth_per_migration for layer in general]),
         source,
-        tls_of(defaults, source),
+        tls_of(fleet, source),
         destination,
-        tls_of(defaults, destination),
-        defaults.allow_plain,
-        vm.weight,
+        tls_of(fleet, destination),
+        fleet.allow_plain,
+        vm.weight or (policy and policy.weight) or 1,
+        policy.name if policy else None,
+        _first([vm.priority, *(layer.priority for layer in general)]) or int(Priority.DEFAULT),
+        _first([vm.deadline_seconds, *(layer.deadline_seconds for layer in general)]),
+        _first([layer.completion_timeout_per_gib for layer in general]) or DEFAULT_COMPLETION_TIMEOUT_PER_GIB_S,
+        _first([layer.progress_timeout for layer in general]) or DEFAULT_PROGRESS_TIMEOUT_S,
+        _first([layer.allow_auto_converge for layer in general]) or False,
+        _first([layer.retry for layer in general]) or _RETRY,
+        _first([layer.accelerators for layer in general]) or _ACCELERATORS,
     )
 
 
-def codec_of(defaults: TransferDefaults, vm: VirtualMachine) -> str:
+def _first(values: Sequence[Value | None]) -> Value | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _downtime_limit_ms(fleet: TransferDefaults, policy: PolicySpec | None, vm: VirtualMachine) -> int:
+    own = [vm.downtime_limit_ms, vm.max_downtime_ms] if isinstance(vm, QemuVm) else []
+    picked = [policy.max_downtime_ms] if policy else []
+    return _first([*own, *picked, fleet.downtime_limit_ms, fleet.max_downtime_ms]) or DEFAULT_DOWNTIME_LIMIT_MS
+
+
+def codec_of(fleet: TransferDefaults, policy: PolicySpec | None, vm: VirtualMachine) -> str:
     """The name of the codec that holds for `vm`."""
-    return vm.codec or defaults.codec
+    return vm.codec or (policy and policy.codec) or fleet.codec
 
 
-def level_of(defaults: TransferDefaults, vm: VirtualMachine) -> int | None:
-    """The level that holds for `vm`; the fleet's is of the fleet's codec and says nothing about another."""
-    if vm.level is not None or codec_of(defaults, vm) != defaults.codec:
-        return vm.level
-    return defaults.level
+def level_of(fleet: TransferDefaults, policy: PolicySpec | None, vm: VirtualMachine) -> int | None:
+    """The level that holds for `vm`; one is of the codec beside it, or below it, and says nothing about another."""
+    codec = codec_of(fleet, policy, vm)
+    levels = [vm.level]
+    if policy is not None and (policy.codec or fleet.codec) == codec:
+        levels.append(policy.level)
+    if fleet.codec == codec:
+        levels.append(fleet.level)
+    return _first(levels)
 
 
-def tls_of(defaults: TransferDefaults, host: HostSpec) -> TlsFiles | None:
+def tls_of(fleet: TransferDefaults, host: HostSpec) -> TlsFiles | None:
     """The TLS files that hold at `host`."""
-    tls = host.tls or defaults.tls
+    tls = host.tls or fleet.tls
     return tls.files() if tls is not None else None

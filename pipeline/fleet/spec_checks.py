@@ -15,24 +15,16 @@ from pathlib import Path
 from pipeline.codecs.codec import parse_codec
 from pipeline.codecs.table import codec_for
 from pipeline.errors import UsageError
-from pipeline.fleet.spec import (
-    HostSpec,
-    ImageVm,
-    QemuVm,
-    TransferDefaults,
-    VirtualMachine,
-    codec_of,
-    tls_of,
+from pipeline.fleet.policies import PolicySpec, policy_of
+from pipeline.fleet.policy_checks import (
+    Problem,
+    deadline_problems,
+    disk_problems,
+    downtime_problems,
+    policy_problems,
 )
+from pipeline.fleet.spec import HostSpec, ImageVm, QemuVm, TransferDefaults, VirtualMachine, codec_of, tls_of
 from pipeline.wire.tls import require_tls_or_loopback
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake: the field that has it, and what is wrong with it and what to do, in one line."""
-
-    field: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +36,48 @@ class _Place:
     path: str
 
 
-def find_problems(
-    hosts: Mapping[int, HostSpec],
-    machines: Mapping[int, VirtualMachine],
-    host_names: Collection[str],
-    defaults: TransferDefaults | None,
-) -> list[Problem]:
-    """Problems of the items that could be read; `host_names` has those of all, `defaults` is None where unreadable."""
-    by_name = {host.name: host for host in hosts.values()}
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What could be read of a spec, each item by its index."""
+
+    hosts: Mapping[int, HostSpec]
+    machines: Mapping[int, VirtualMachine]
+    policies: Mapping[int, PolicySpec]
+    #: Of those that could not be read, too.
+    host_names: Collection[str]
+    #: None where it could not be read.
+    fleet: TransferDefaults | None
+    #: Every machine could be read: what selects none of them selects nothing.
+    complete: bool = True
+
+
+def find_problems(parts: Parts) -> list[Problem]:
+    """Everything that is wrong between the parts."""
+    machines = parts.machines
+    by_name = {host.name: host for host in parts.hosts.values()}
     problems = [
-        *_double("spec.hosts", hosts),
+        *_double("spec.hosts", parts.hosts),
+        *_double("spec.policies", parts.policies),
         *_double("spec.virtualMachines", machines),
-        *_unknown_hosts(machines, host_names),
+        *_unknown_hosts(machines, parts.host_names),
         *_shared_places(machines, by_name),
+        *policy_problems(parts.policies, machines, complete=parts.complete),
+        *downtime_problems(machines, parts.fleet),
+        *disk_problems(machines),
     ]
-    if defaults is not None:
-        problems += [*_levels(machines, defaults), *_links(machines, by_name, defaults)]
+    if parts.fleet is not None:
+        policies = list(parts.policies.values())
+        problems += [
+            *_levels(parts, parts.fleet),
+            *_links(machines, by_name, parts.fleet),
+            *deadline_problems(machines, policies, by_name, parts.fleet),
+        ]
     return problems
 
 
-def _double(field: str, items: Mapping[int, HostSpec] | Mapping[int, VirtualMachine]) -> Iterator[Problem]:
+def _double(
+    field: str, items: Mapping[int, HostSpec] | Mapping[int, PolicySpec] | Mapping[int, VirtualMachine]
+) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for index, item in items.items():
         if first.setdefault(item.name, index) != index:
@@ -110,11 +124,17 @@ def _places(field: str, vm: VirtualMachine, hosts: Mapping[str, HostSpec]) -> It
             yield _Place(f"{field}.{name}", hosts[host].node, os.path.normpath(path))
 
 
-def _levels(machines: Mapping[int, VirtualMachine], defaults: TransferDefaults) -> Iterator[Problem]:
-    if reason := _level_problem(defaults.codec, defaults.level):
+def _levels(parts: Parts, fleet: TransferDefaults) -> Iterator[Problem]:
+    if reason := _level_problem(fleet.codec, fleet.level):
         yield Problem("spec.level", reason)
-    for index, vm in machines.items():
-        if vm.level is not None and (reason := _level_problem(codec_of(defaults, vm), vm.level)):
+    for index, policy in parts.policies.items():
+        if policy.level is not None and (reason := _level_problem(policy.codec or fleet.codec, policy.level)):
+            yield Problem(f"spec.policies[{index}].level", reason)
+    policies = list(parts.policies.values())
+    for index, vm in parts.machines.items():
+        if vm.level is None:
+            continue
+        if reason := _level_problem(codec_of(fleet, policy_of(vm.labels, policies), vm), vm.level):
             yield Problem(f"spec.virtualMachines[{index}].level", reason)
 
 

@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import SpecError
-from pipeline.fleet.spec import HostSpec, ImageVm, Model, QemuVm, Spec, TransferDefaults, VirtualMachine
-from pipeline.fleet.spec_checks import Problem, find_problems
+from pipeline.fleet.policies import PolicySpec
+from pipeline.fleet.policy_checks import Problem
+from pipeline.fleet.spec import HostSpec, ImageVm, QemuVm, Spec, TransferDefaults, VirtualMachine
+from pipeline.fleet.spec_checks import Parts, find_problems
+from pipeline.fleet.spec_fields import Model
 from pipeline.fleet.yaml_file import read_yaml
 
 MAX_PROBLEMS_SHOWN = 100
@@ -41,6 +44,7 @@ _WHAT_TO_DO = {
 Item = TypeVar("Item", bound=Model)
 
 _KINDS = ("qemu", "image")
+_LISTS = ("hosts", "policies", "virtualMachines")
 
 
 def load_spec(path: Path) -> Spec:
@@ -58,8 +62,15 @@ def load_spec(path: Path) -> Spec:
 
 def _problems(spec: Spec) -> list[Problem]:
     fleet = spec.spec
-    hosts, machines = dict(enumerate(fleet.hosts)), dict(enumerate(fleet.virtual_machines))
-    return find_problems(hosts, machines, {host.name for host in fleet.hosts}, fleet)
+    return find_problems(
+        Parts(
+            dict(enumerate(fleet.hosts)),
+            dict(enumerate(fleet.virtual_machines)),
+            dict(enumerate(fleet.policies)),
+            {host.name for host in fleet.hosts},
+            fleet,
+        )
+    )
 
 
 def _problems_of_the_rest(data: Any) -> list[Problem]:
@@ -70,8 +81,12 @@ def _problems_of_the_rest(data: Any) -> list[Problem]:
     machines = {index: vm for index, item in enumerate(machine_items) if (vm := _machine(item))}
     # Of those that cannot be read, too: that a host is broken does not make it unknown.
     names = {name for item in host_items if isinstance(name := _mapping(item).get("name"), str)}
-    scalars = {name: value for name, value in fleet.items() if name not in ("hosts", "virtualMachines")}
-    return find_problems(hosts, machines, names, _read(TransferDefaults, scalars))
+    policies = {
+        index: policy for index, item in enumerate(_list(fleet.get("policies"))) if (policy := _read(PolicySpec, item))
+    }
+    scalars = {name: value for name, value in fleet.items() if name not in _LISTS}
+    complete = len(machines) == len(machine_items)
+    return find_problems(Parts(hosts, machines, policies, names, _read(TransferDefaults, scalars), complete))
 
 
 def _machine(item: Any) -> VirtualMachine | None:

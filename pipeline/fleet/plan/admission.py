@@ -6,7 +6,7 @@ The rules, in this order:
   destination, its bandwidth on both links, a place in each accelerator pool.
 * Nothing begins while something of higher priority waits, even at other hosts. Only what waits for a pool that has
   stopped admission holds nobody back.
-* Of one priority the fleet that has had the least goes first: (bytes served + bytes of its running migrations) / weight.
+* Of one priority the fleet that has had the least goes first: (served + its running migrations') bytes / weight.
   A migration is charged when it begins, so two fleets that could both go on are never farther apart than the larger of
   their migrations (by weight).
 * Of one fleet: the earliest deadline, then the largest (what begins last should be short), then by submission and id.
@@ -46,7 +46,7 @@ def admit(
     left = {request.id: request for request in waiting if request.id not in under_way}
     admitted: list[str] = []
     while left:
-        top = max((r.priority for r in left.values() if not stopped_pools.intersection(r.pools)), default=None)
+        top = max((r.priority for r in left.values() if not stopped_pools & set(r.pools)), default=None)
         free = [r for r in left.values() if r.priority == top and used.obstacle(r) is None]
         if not free:
             break
@@ -55,7 +55,7 @@ def admit(
         used.add(chosen)
         charged[chosen.fleet] = charged.get(chosen.fleet, 0) + chosen.memory_bytes
         admitted.append(chosen.id)
-    behind = max((r.priority for r in left.values() if not stopped_pools.intersection(r.pools)), default=0)
+    behind = max((r.priority for r in left.values() if not stopped_pools & set(r.pools)), default=0)
     return Decision(
         tuple(admitted),
         {r.id: used.obstacle(r) or f"behind migrations of priority {behind}" for r in left.values()},
@@ -86,7 +86,7 @@ class _Used:
             return f"{outbound}/{most} outbound on {request.source}"
         if inbound >= (most := self.limits.inbound_of(request.destination)):
             return f"{inbound}/{most} inbound on {request.destination}"
-        if stopped := sorted(self.stopped_pools.intersection(request.pools)):
+        if stopped := sorted(self.stopped_pools & set(request.pools)):
             return f"{stopped[0]} is overloaded"
         if self.running >= self.limits.cluster:
             return f"{self.running}/{self.limits.cluster} in the cluster"
