@@ -268,7 +268,7 @@ def test_a_fleet_that_joins_late_starts_level_with_the_others() -> None:
 
 def test_the_work_of_deciding_grows_with_the_migrations_and_not_with_their_square() -> None:
     looks = {}
-    for count in (500, 1000):
+    for count in (1000, 2000):
         waiting = [
             request(f"{n}", source=f"s{n % 50}", destination=f"d{n * 7 % 53}", submitted=n, memory_bytes=1 + n % 9)
             for n in range(count)
@@ -287,5 +287,5 @@ def test_the_work_of_deciding_grows_with_the_migrations_and_not_with_their_squar
             admission.ended(running.pop(0).id)
         assert began == count
         looks[count] = admission.looks
-    assert looks[1000] <= 10 * 1000
-    assert looks[1000] <= 2.5 * looks[500]
+    assert looks[2000] <= 10 * 2000
+    assert looks[2000] <= 2.5 * looks[1000]
