@@ -233,6 +233,17 @@ class FleetJournal:
         """The sessions of all fleets' last attempts."""
         return {row[0] for row in self.journal.file.rows("SELECT session FROM fleet_migration", ()) if row[0]}
 
+    def spec_of_session(self, session: str) -> dict[str, Any]:
+        """The spec of the fleet whose machine has that session. Raises `KuakaError` when there is none."""
+        row = self.journal.file.row(
+            "SELECT spec FROM fleet JOIN fleet_migration ON fleet_migration.fleet = fleet.number WHERE session = ?",
+            (session,),
+        )
+        if row is None:
+            raise KuakaError(f"journal {self.journal.path} has no fleet of session {session[:8]}")
+        spec: dict[str, Any] = json.loads(row[0])
+        return spec
+
     def _fleets(self, where: str, values: Values) -> list[FleetRecord]:
         rows = self.journal.file.rows(f"SELECT {_FLEET} FROM fleet WHERE {where} ORDER BY number", values)
         return [

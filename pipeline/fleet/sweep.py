@@ -43,7 +43,7 @@ async def sweep(
             continue
         for migration in run.migrations:
             try:
-                state = await _finish(migration, hosts)
+                state = await bring_to_end(migration, hosts)
             except KuakaError as error:
                 say(f"{migration.vm}: a migration that was not brought to its end is in doubt: {error}")
                 continue
@@ -56,7 +56,11 @@ async def sweep(
             continue
 
 
-async def _finish(migration: Migration, hosts: Mapping[str, SweepingHost]) -> str:
+async def bring_to_end(migration: Migration, hosts: Mapping[str, SweepingHost]) -> str:
+    """Put right what a migration left whose attempt runs no more; what it came to, in words.
+
+    Raises `KuakaError` for what cannot be decided: it can be tried again.
+    """
     source, destination = _host(hosts, migration.source), _host(hosts, migration.destination)
     if migration.kind == "image":
         await destination.remove_partial(migration.destination["path"], migration.session)
