@@ -6,7 +6,7 @@ Whatever breaks, both ends of a channel are cut, so that the QEMU (or peer) behi
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from pipeline.memory.image_extents import ExtentDigest
 from pipeline.memory.image_source import ImageSource
 from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
 from pipeline.offload import Offload
-from pipeline.offloaded import offloaded_codec, offloaded_scan
+from pipeline.offloaded import offered, offloaded_codec, offloaded_decoders, offloaded_scan, taken
 from pipeline.qemu.destination_socket import connect_destination
 from pipeline.qemu.multifd import PAGES_PER_PACKET
 from pipeline.qemu.multifd_sink import MultifdSink
@@ -27,7 +27,7 @@ from pipeline.shard import ShardCounters, ShardSender, Sink, receive_all
 from pipeline.wire.handshake import Preamble
 from pipeline.wire.links import LinkReceiver, LinkSender
 from pipeline.wire.opening import LinkTerms, accept_link, open_link
-from pipeline.wire.sockets import SocketTransport, Transport
+from pipeline.wire.sockets import SocketTransport
 from pipeline.wire.window import Window
 
 
@@ -111,8 +111,7 @@ def _held(channel: Channel, end: Abortable) -> Channel:
 
 
 def _run_multifd_source(channel: Channel, job: MultifdSourceJob, qemu: SocketTransport) -> None:
-    link = _sender(channel, job.terms, PAGES_PER_PACKET * PAGE_BYTES)
-    shard = _shard(channel, job.terms, link, job.offload)
+    shard = _shard(channel, job.terms, job.offload, PAGES_PER_PACKET * PAGE_BYTES)
     MultifdSource(qemu, shard, bytes.fromhex(job.init)).run()
 
 
@@ -128,11 +127,11 @@ def _run_multifd_sink(channel: Channel, job: MultifdSinkJob, sock: socket.socket
 
 def _run_image_source(channel: Channel, job: ImageSourceJob) -> None:
     terms = job.terms
-    link = _sender(channel, terms, MAX_BATCH_PAGES * PAGE_BYTES)
+    shard = _shard(channel, terms, job.offload, MAX_BATCH_PAGES * PAGE_BYTES)
     image = ImageSource.open(Path(job.path), size_bytes=job.size_bytes, modified_ns=job.modified_ns)
     with image:
         source = ImageChannelSource(image, job.extent_bytes, terms.channel, terms.channels)
-        source.run(_shard(channel, terms, link, job.offload), channel.counters)
+        source.run(shard, channel.counters)
     channel.digests = source.digests
 
 
@@ -142,19 +141,18 @@ def _run_image_sink(channel: Channel, job: ImageSinkJob, sock: socket.socket) ->
     channel.digests = sink.digests
 
 
-def _sender(channel: Channel, terms: LinkTerms, packet_bytes: int) -> LinkSender:
-    transport: Transport = channel.hold(open_link(terms))
+def _shard(channel: Channel, terms: LinkTerms, offload: Offload | None, packet_bytes: int) -> ShardSender:
+    transport, codecs = open_link(replace(terms, also=offered(offload, terms.codec)))
+    channel.hold(transport)
     window = Window(packet_bytes, terms.downtime_limit_ns)
-    return LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())
-
-
-def _shard(channel: Channel, terms: LinkTerms, link: LinkSender, offload: Offload | None) -> ShardSender:
-    codec = offloaded_codec(offload, terms.codec, terms.level)
+    link = LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())
+    codec = offloaded_codec(offload, terms.codec, terms.level, codecs)
     return ShardSender(link, codec, channel.counters, offloaded_scan(offload))
 
 
 def _receive(channel: Channel, terms: LinkTerms, sock: socket.socket, sink: Sink, offload: Offload | None) -> None:
     preamble = Preamble(terms.role, terms.channel, bytes.fromhex(terms.session))
-    transport, hello = accept_link(sock, preamble, terms)
-    link = LinkReceiver(channel.hold(transport), offloaded_codec(offload, CodecId(hello.codec)), terms.peer)
+    transport, hello = accept_link(sock, preamble, replace(terms, also=taken(offload)))
+    codec, *others = offloaded_decoders(offload, CodecId(hello.codec), tuple(map(CodecId, hello.codecs)))
+    link = LinkReceiver(channel.hold(transport), codec, terms.peer, others)
     receive_all(link, sink, channel.counters)

@@ -101,13 +101,14 @@ def demo(
         str | None, typer.Option(help="Shares of the accelerators, one for each guest: 1,1,2,4.")
     ] = None,
     devices: Annotated[
-        Path | None, typer.Option(help="A file of accelerators that both hosts emulate (examples/devices).")
+        str | None, typer.Option(help="auto, or a file of accelerators that both hosts emulate (examples/devices).")
     ] = None,
     workers: WorkersOption = 2,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Boot guests of ours, migrate them live at the same time, and compare all of their memory."""
     from pipeline.demo.options import parse_options
+    from pipeline.fleet.own_devices import own_devices
 
     options = parse_options(
         vms=vms,
@@ -124,6 +125,7 @@ def demo(
         workers=workers,
         weights=weights,
         devices=devices,
+        has_accelerators=lambda: bool(own_devices("here")),
     )
     from pipeline.demo.run import run_demo
     from pipeline.show import Progress, say, show_results

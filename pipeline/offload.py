@@ -1,21 +1,22 @@
 """Which accelerators a session's channels may use: data that a host gives its workers together with a job.
 
-A host has one credit table and one socket for each device; a session has a row of the table for each of the host's
+A host has one credit table and one address for each device; a session has a row of the table for each of the host's
 workers and each device, because a worker's channels share what the worker was given. `for_worker` is what one of them
 is told.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from scheduler.devices.opening import DeviceAddress
 
 
 @dataclass(frozen=True, slots=True)
 class SessionDevice:
-    """One pool as a session has it: the device's socket, and the row of each worker, in the pool's order."""
+    """One pool as a session has it: the device, and the row of each worker, in the pool's order."""
 
-    kind: str
-    socket: str
+    address: DeviceAddress
     rows: tuple[int, ...]
 
 
@@ -28,16 +29,14 @@ class SessionOffload:
 
     def for_worker(self, index: int) -> "Offload":
         """What the worker of this index is told."""
-        devices = (OffloadDevice(device.kind, device.socket, device.rows[index]) for device in self.devices)
-        return Offload(self.table, tuple(devices))
+        return Offload(self.table, tuple(OffloadDevice(device.address, device.rows[index]) for device in self.devices))
 
 
 @dataclass(frozen=True, slots=True)
 class OffloadDevice:
     """One device for one worker."""
 
-    kind: str
-    socket: str
+    address: DeviceAddress
     row: int
 
 
@@ -48,12 +47,22 @@ class Offload:
     table: str
     devices: tuple[OffloadDevice, ...]
 
+    def device(self, kind: str) -> OffloadDevice | None:
+        """The device of a kind, if there is one."""
+        return next((device for device in self.devices if device.address.kind == kind), None)
+
 
 def decode_offload(fields: Mapping[str, Any] | None) -> Offload | None:
     """Back from a job's fields; raises KeyError or TypeError for what is none."""
     if fields is None:
         return None
-    return Offload(fields["table"], tuple(OffloadDevice(**device) for device in fields["devices"]))
+    return Offload(fields["table"], tuple(_decode_device(device) for device in fields["devices"]))
+
+
+def _decode_device(fields: Mapping[str, Any]) -> OffloadDevice:
+    address = dict(fields["address"])
+    address["paths"] = tuple(address["paths"])
+    return OffloadDevice(DeviceAddress(**address), fields["row"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +75,5 @@ class OffloadCounters:
     wait_ns: int = 0
     #: The class that its leases were of while the guest ran; None: it never had one.
     service_class: str | None = None
+    #: `accelerator_pages` by kind of device.
+    by_kind: Mapping[str, int] = field(default_factory=dict)

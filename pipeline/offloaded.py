@@ -3,14 +3,22 @@
 One `Credits` per process: the channels of a worker share a row of the table for each flow. A device is opened by each
 channel for itself, in the channel's own thread and only when it is first needed. A row or a table that cannot be used
 any more means that the migration is over for the agent, and the CPU does what is left.
+
+Which codecs a link's frames may be of is agreed when it opens. A source with IAA and QAT offers QAT's beside deflate,
+and each batch goes where it is done sooner. A destination whose IAA decodes takes deflate only: its history is 4 KiB,
+QAT's streams reach back 32. Where the CPU decodes, both are welcome.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.codecs.codec import Codec, CodecId
 from pipeline.codecs.device_access import DeviceAccess
+from pipeline.codecs.device_choice import ChoosingCodec
 from pipeline.codecs.device_deflate import DEVICE_MEMORY_BYTES as DEFLATE_MEMORY_BYTES
 from pipeline.codecs.device_deflate import DeviceDeflateCodec
+from pipeline.codecs.device_qat import DEVICE_MEMORY_BYTES as QAT_MEMORY_BYTES
+from pipeline.codecs.device_qat import DeviceQatCodec
 from pipeline.codecs.device_scan import DEVICE_MEMORY_BYTES as SCAN_MEMORY_BYTES
 from pipeline.codecs.device_scan import DeviceScan
 from pipeline.codecs.table import codec_for
@@ -19,44 +27,67 @@ from pipeline.offload import Offload, OffloadDevice
 from scheduler.core.units import AcceleratorKind
 from scheduler.credit import Credit, Credits
 from scheduler.credit_table import CreditError
-from scheduler.devices.emulated.client import EmulatedDevice
+from scheduler.devices.opening import open_device
 
-#: What these make is raw deflate.
-DEFLATE_KINDS = (AcceleratorKind.IAA.value, AcceleratorKind.QAT.value)
-SCAN_KINDS = (AcceleratorKind.DSA.value,)
+IAA, QAT, DSA = (kind.value for kind in (AcceleratorKind.IAA, AcceleratorKind.QAT, AcceleratorKind.DSA))
 
 _credits = Credits()
 
 
-def offloaded_codec(offload: Offload | None, codec_id: CodecId, level: int | None = None) -> Codec:
-    """The codec, by a device where the job has one that makes it."""
-    found = _device(offload, DEFLATE_KINDS) if codec_id is CodecId.DEFLATE else None
-    if found is None:
-        return codec_for(codec_id, level)
-    device, credit = found
-    return DeviceDeflateCodec(_access(device, DEFLATE_MEMORY_BYTES), credit, level)
+def offered(offload: Offload | None, codec_id: CodecId) -> tuple[CodecId, ...]:
+    """What a source's frames could be of besides `codec_id`."""
+    qat = offload is not None and codec_id is CodecId.DEFLATE and offload.device(QAT) is not None
+    return (CodecId.QAT,) if qat else ()
+
+
+def taken(offload: Offload | None) -> tuple[CodecId, ...]:
+    """What a destination takes besides the codec that it was told."""
+    return () if offload is not None and offload.device(IAA) is not None else (CodecId.QAT,)
+
+
+def offloaded_codec(
+    offload: Offload | None, codec_id: CodecId, level: int | None = None, also: Sequence[CodecId] = ()
+) -> Codec:
+    """The codec that a source encodes by, with devices where the job has one that makes it; `also`: what else frames
+    may be of."""
+    first = _codec(offload, codec_id, level)
+    others = [_codec(offload, other, None) for other in also if other is not codec_id]
+    return ChoosingCodec((first, *others)) if others else first
+
+
+def offloaded_decoders(offload: Offload | None, codec_id: CodecId, also: Sequence[CodecId] = ()) -> tuple[Codec, ...]:
+    """What a destination decodes by, one for each codec that frames may be of; that of `codec_id` comes first."""
+    return tuple(_codec(offload, each, None) for each in dict.fromkeys((codec_id, *also)))
 
 
 def offloaded_scan(offload: Offload | None) -> Scan:
     """The scan, by a device where the job has one for it."""
-    found = _device(offload, SCAN_KINDS)
+    found = _device(offload, DSA)
     if found is None:
         return scan
     device, credit = found
     return DeviceScan(_access(device, SCAN_MEMORY_BYTES), credit)
 
 
-def _device(offload: Offload | None, kinds: tuple[str, ...]) -> tuple[OffloadDevice, Credit] | None:
-    if offload is None:
+def _codec(offload: Offload | None, codec_id: CodecId, level: int | None) -> Codec:
+    if codec_id is CodecId.DEFLATE and (found := _device(offload, IAA)) is not None:
+        device, credit = found
+        return DeviceDeflateCodec(_access(device, DEFLATE_MEMORY_BYTES), credit, level)
+    if codec_id is CodecId.QAT and (found := _device(offload, QAT)) is not None:
+        device, credit = found
+        return DeviceQatCodec(_access(device, QAT_MEMORY_BYTES), credit, level)
+    return codec_for(codec_id, level)
+
+
+def _device(offload: Offload | None, kind: str) -> tuple[OffloadDevice, Credit] | None:
+    device = None if offload is None else offload.device(kind)
+    if offload is None or device is None:
         return None
-    for device in offload.devices:
-        if device.kind in kinds:
-            try:
-                return device, _credits.row(Path(offload.table), device.row)
-            except CreditError:
-                return None
-    return None
+    try:
+        return device, _credits.row(Path(offload.table), device.row)
+    except CreditError:
+        return None
 
 
 def _access(device: OffloadDevice, memory_bytes: int) -> DeviceAccess:
-    return DeviceAccess(lambda: EmulatedDevice.open(Path(device.socket), memory_bytes))
+    return DeviceAccess(lambda: open_device(device.address, memory_bytes))

@@ -19,7 +19,8 @@ from pipeline.memory.scan import Scan, scan
 from pipeline.wire.frames import FrameKind
 from pipeline.wire.links import LinkReceiver, LinkSender
 
-_UNCODED = CodecId.NONE.name.lower()
+_NAMES = {codec_id: codec_id.name.lower() for codec_id in CodecId}
+_UNCODED = _NAMES[CodecId.NONE]
 _PAGES, _END = FrameKind.PAGES, FrameKind.END
 _NO_WORDS = np.empty(0, dtype=np.uint64)
 
@@ -74,7 +75,6 @@ class ShardSender:
         self.link = link
         self._scan = scan_pages
         self._codec = codec
-        self._codec_name = codec.codec_id.name.lower()
         self._counters = counters
         self._packed: NDArray[np.uint64] | None = None
 
@@ -103,7 +103,7 @@ class ShardSender:
         counters.zero_pages += len(pages) - normal_pages - len(fill_words)
         counters.raw_bytes += batch.page_count * PAGE_BYTES
         counters.wire_bytes += frame.wire_bytes
-        counters.count_normal(self._codec_name, normal_pages - frame.raw_pages)
+        counters.count_normal(_NAMES[frame.codec_id], normal_pages - frame.raw_pages)
         counters.count_normal(_UNCODED, frame.raw_pages)
         return frame.checksum
 

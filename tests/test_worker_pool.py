@@ -16,6 +16,7 @@ from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, LinkCut
 from pipeline.jobs import MultifdSinkJob, MultifdSourceJob, decode_job, encode_job, job_key
 from pipeline.offload import Offload, OffloadDevice, SessionDevice, SessionOffload
+from scheduler.devices.opening import DeviceAddress
 from pipeline.wire.handshake import Role
 from pipeline.wire.opening import LinkTerms
 from pipeline.wire.tls import TlsFiles
@@ -24,6 +25,7 @@ from pipeline.worker_pool import WorkerPool
 from pipeline.worker_process import local_workers
 from tests.demo.running_guest import wait_until
 
+IAA = DeviceAddress("iaa", ("/run/iaa",), 64, emulated=True, stand_in="/run/libqpl.so")
 SESSION = "ab" * 16
 LIMIT_S = 10.0
 
@@ -98,7 +100,7 @@ def told_offload(worker: ControlChannel) -> Offload | None:
 
 @pytest.mark.parametrize("tls", [None, TlsFiles(Path("a"), Path("b"), Path("c"))])
 def test_jobs_survive_the_way_to_the_worker(tls: TlsFiles | None) -> None:
-    offload = Offload("/run/credit", (OffloadDevice("iaa", "/run/iaa", 3),))
+    offload = Offload("/run/credit", (OffloadDevice(IAA, 3),))
     job = MultifdSinkJob(replace(terms(1), tls=tls), "/run/incoming", native_zero=True, offload=offload)
     assert decode_job(encode_job(job)) == job
     assert decode_job(encode_job(replace(job, offload=None))).offload is None
@@ -109,13 +111,13 @@ def test_each_worker_is_told_its_own_row_and_only_of_sessions_that_may_offload()
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     workers = [ControlChannel(far) for _, far in pairs]
     pool = WorkerPool([ControlChannel(near) for near, _ in pairs])
-    pool.equip(SESSION, SessionOffload("/run/credit", (SessionDevice("iaa", "/run/iaa", (7, 9)),)))
+    pool.equip(SESSION, SessionOffload("/run/credit", (SessionDevice(IAA, (7, 9)),)))
     for session in (SESSION, SESSION, "cd" * 16):
         near, far = socket.socketpair()
         pool.submit(MultifdSourceJob(terms(1, session=session), bytes(64).hex()), near.detach(), Ends())
         far.close()
     told = [told_offload(worker) for worker in workers]
-    assert told == [Offload("/run/credit", (OffloadDevice("iaa", "/run/iaa", row),)) for row in (7, 9)]
+    assert told == [Offload("/run/credit", (OffloadDevice(IAA, row),)) for row in (7, 9)]
     assert told_offload(workers[0]) is None
     pool.close()
 

@@ -1,5 +1,6 @@
 """What `kuaka demo` was asked for, checked before anything is started."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -10,11 +11,14 @@ from pipeline.codecs.table import codec_for
 from pipeline.demo.guest import GuestParameters
 from pipeline.emulated_device import read_devices
 from pipeline.errors import UsageError
-from pipeline.fleet.spec import MAX_BANDWIDTH_BYTES_S, MAX_WEIGHT, MIN_BANDWIDTH_BYTES_S
+from pipeline.fleet.places import AUTO, DeviceChoice
+from pipeline.fleet.spec_fields import MAX_BANDWIDTH_BYTES_S, MAX_WEIGHT, MIN_BANDWIDTH_BYTES_S
 from pipeline.wire.handshake import MAX_CHANNELS
 
 MAX_VMS = 64
 _DEFAULT_CODEC = "zstd"
+#: What accelerators make.
+_ACCELERATED = (CodecId.DEFLATE, CodecId.QAT)
 _DIRTY_BYTES_S, _ALL_DIRTY_BYTES_S = 20 << 20, 40 << 20
 
 ZeroPageDetection: TypeAlias = Literal["none", "legacy", "multifd"]
@@ -38,8 +42,8 @@ class DemoOptions:
     workers: int
     #: One of each guest.
     weights: tuple[int, ...] = ()
-    #: Declares the accelerators that both hosts emulate; None: they have none.
-    devices: Path | None = None
+    #: Declares the accelerators that both hosts emulate; `AUTO`: those that this machine has; None: none.
+    devices: DeviceChoice = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.vms <= MAX_VMS:
@@ -75,9 +79,11 @@ class DemoOptions:
             if self.weights:
                 raise UsageError("--weights: there is nothing to share without --devices")
             return
-        if parse_codec(self.codec) is not CodecId.DEFLATE:
-            raise UsageError(f"--codec {self.codec}: an accelerator makes deflate only: use --codec deflate")
-        read_devices(self.devices)
+        if self.devices == AUTO:
+            return
+        if parse_codec(self.codec) not in _ACCELERATED:
+            raise UsageError(f"--codec {self.codec}: no accelerator makes it: use --codec deflate or --codec qat")
+        read_devices(Path(self.devices))
 
     def guest(self, number: int, extra_bytes: int = 0) -> GuestParameters:
         """What the guest of this number does, with so much more memory; each holds memory of its own."""
@@ -104,14 +110,15 @@ def parse_options(
     link_rate: str | None,
     workers: int,
     weights: str | None = None,
-    devices: Path | None = None,
+    devices: str | None = None,
+    has_accelerators: Callable[[], bool] = lambda: False,
 ) -> DemoOptions:
     """The options as a user wrote them. Raises `UsageError` in one line."""
     return DemoOptions(
         vms,
         _amount("--memory", memory),
         channels,
-        codec or (_DEFAULT_CODEC if devices is None else CodecId.DEFLATE.name.lower()),
+        codec or _codec(devices, has_accelerators),
         level,
         source_qemu,
         destination_qemu,
@@ -121,8 +128,14 @@ def parse_options(
         None if link_rate is None else _rate("--link-rate", link_rate),
         workers,
         _weights(weights),
-        devices.absolute() if devices is not None else None,
+        AUTO if devices == AUTO else Path(devices).absolute() if devices is not None else None,
     )
+
+
+def _codec(devices: str | None, has_accelerators: Callable[[], bool]) -> str:
+    """What an accelerator makes, where there is one."""
+    offloaded = has_accelerators() if devices == AUTO else devices is not None
+    return CodecId.DEFLATE.name.lower() if offloaded else _DEFAULT_CODEC
 
 
 def _dirty_rate(vms: int) -> int:

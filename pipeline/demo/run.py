@@ -21,6 +21,8 @@ from pipeline.demo.ram_check import RamComparison, compare
 from pipeline.demo.spec import DESTINATION_HOST, SOURCE_HOST, demo_spec
 from pipeline.errors import ExitCode, UsageError
 from pipeline.fleet.command import FinishedRun, run_spec
+from pipeline.fleet.own_devices import own_devices
+from pipeline.fleet.places import AUTO
 from pipeline.fleet.results import MigrationResult, Status
 from pipeline.fleet.run import OnProgress
 from pipeline.fleet.spec import QemuDestination, QemuSource, QemuVm
@@ -54,6 +56,8 @@ def run_demo(options: DemoOptions, say: Say, on_progress: OnProgress) -> Finishe
             sources[guest.name] = RunningSource(guest)
             ending.callback(sources[guest.name].end)
         wait_until_ready(list(sources.values()), say)
+        if options.devices == AUTO and not own_devices(SOURCE_HOST):
+            say("no accelerator that kuaka may use is here, so the CPU does all work: kuaka devices check says why")
         spec = demo_spec(options, [_machine(n, guest, options) for n, guest in enumerate(guests, 1)])
         with watched(guests) as watching:
             finished = run_spec(spec, address=None, workers=options.workers, on_progress=on_progress, say=say)

@@ -1,8 +1,10 @@
 """The demo as a fleet: two hosts, both of them this machine, and what moves from one to the other."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.demo.options import DemoOptions
+from pipeline.fleet.places import AUTO
 from pipeline.fleet.spec import FleetSpec, HostSpec, Metadata, Spec, VirtualMachine
 
 SOURCE_HOST, DESTINATION_HOST = "source", "destination"
@@ -19,9 +21,13 @@ def demo_spec(options: DemoOptions, machines: Sequence[VirtualMachine]) -> Spec:
             level=options.level,
             channels=options.channels,
             bandwidth_per_migration=options.rate_per_vm_bytes_s,
-            hosts=tuple(
-                HostSpec(name=name, emulated_devices=options.devices) for name in (SOURCE_HOST, DESTINATION_HOST)
-            ),
+            hosts=tuple(_host(name, options) for name in (SOURCE_HOST, DESTINATION_HOST)),
             virtual_machines=tuple(machines),
         ),
     )
+
+
+def _host(name: str, options: DemoOptions) -> HostSpec:
+    if isinstance(options.devices, Path):
+        return HostSpec(name=name, emulated_devices=options.devices)
+    return HostSpec(name=name, own_accelerators=options.devices == AUTO)

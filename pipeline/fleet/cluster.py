@@ -103,7 +103,8 @@ async def share_accelerators(tenant: str, weight: int | None) -> None:
     with contextlib.suppress(RayError, TimeoutError):
         actor = find_or_start()
         call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
-        await asyncio.wait_for(call, _END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S)
+        async with asyncio.timeout(_END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S):
+            await call
 
 
 async def end_agents(handles: list[AgentHandle], *, kill: bool = True) -> None:
@@ -130,7 +131,8 @@ async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, Agen
 
 async def _answers(handle: AgentHandle) -> bool:
     try:
-        await asyncio.wait_for(handle.clock_ns(), _END_TIMEOUT_S)
+        async with asyncio.timeout(_END_TIMEOUT_S):
+            await handle.clock_ns()
     except (KuakaError, TimeoutError):
         return False
     return True
@@ -177,7 +179,8 @@ async def _probe(name: str, host: str, port: int) -> None:
     while failures < _PROBE_FAILURES:
         await asyncio.sleep(_PROBE_S)
         try:
-            _reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _PROBE_S)
+            async with asyncio.timeout(_PROBE_S):
+                _reader, writer = await asyncio.open_connection(host, port)
             writer.close()
             failures = 0
         except (OSError, TimeoutError):

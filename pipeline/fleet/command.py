@@ -17,7 +17,7 @@ from pipeline.fleet.directories import state_directory
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import to_its_end
 from pipeline.fleet.owner import Owner, is_alive, run_name, this_process
-from pipeline.fleet.places import HostPlace
+from pipeline.fleet.places import AUTO, HostPlace, device_choice
 from pipeline.fleet.ray_environment import prepare_environment
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import FleetRun, OnProgress
@@ -84,11 +84,12 @@ class _Command:
         with _cancelled_by_signals():
             self.say("starting agents and workers")
             places = [
-                HostPlace(host.name, host.address, host.node, tls, host.emulated_devices)
+                HostPlace(host.name, host.address, host.node, tls, device_choice(host))
                 for host, tls in _hosts(self.spec)
             ]
             end_dead_runs(self.owner, is_alive)
-            shared = any(place.devices is not None for place in places)
+            # A host that has none of its own needs no scheduler, and one that has starts it.
+            shared = any(place.devices not in (None, AUTO) for place in places)
             if shared:
                 await share_accelerators(run_name(self.owner), _TENANT_WEIGHT)
             hosts = await start_agents(run_name(self.owner), places, self.workers)

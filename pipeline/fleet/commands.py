@@ -71,7 +71,8 @@ async def _wait(process: asyncio.subprocess.Process) -> int:
     """The exit code. It never runs on when this has ended, whatever ended it."""
     ending = asyncio.ensure_future(process.wait())
     try:
-        return await asyncio.wait_for(asyncio.shield(ending), COMMAND_TIMEOUT_S)
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            return await asyncio.shield(ending)
     except asyncio.CancelledError:
         # Killed half-way it may leave a QEMU that nobody has written down yet.
         await asyncio.wait((ending,), timeout=_GRACE_S)

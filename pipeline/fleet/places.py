@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from pipeline.fleet.spec import HostSpec
 from pipeline.wire.tls import TlsFiles
+
+#: The accelerators that a host has.
+AUTO: Literal["auto"] = "auto"
+#: A file that declares emulated ones, those that there are, or none.
+DeviceChoice = Path | Literal["auto"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,5 +21,12 @@ class HostPlace:
     address: str
     node: str | None
     tls: TlsFiles | None
-    #: Declares accelerators that its agent emulates.
-    devices: Path | None = None
+    #: What its agent shares among migrations.
+    devices: DeviceChoice = None
+
+
+def device_choice(host: HostSpec) -> DeviceChoice:
+    """What the spec says of a host's accelerators; declared ones stand in for its own."""
+    if host.emulated_devices is not None:
+        return host.emulated_devices
+    return AUTO if host.own_accelerators else None

@@ -99,7 +99,8 @@ class FleetRun:
             for host, sessions in sources.values():
                 # A host that has died fails its migrations by itself; here it just has nothing to say.
                 with contextlib.suppress(KuakaError, TimeoutError):
-                    found.update(await asyncio.wait_for(host.progress(sessions), _PROGRESS_TIMEOUT_S))
+                    async with asyncio.timeout(_PROGRESS_TIMEOUT_S):
+                        found.update(await host.progress(sessions))
             self._on_progress({names[session]: progress for session, progress in found.items()})
             await asyncio.sleep(_PROGRESS_PERIOD_S)
 

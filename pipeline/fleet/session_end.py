@@ -22,7 +22,8 @@ async def session_end(session: Session, timeout_s: float | None = None) -> bool:
 
     session.when_settled(tell)
     try:
-        await asyncio.wait_for(settled.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await settled.wait()
     except TimeoutError:
         return False
     return True

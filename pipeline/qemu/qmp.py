@@ -73,7 +73,8 @@ class Qmp:
         self._peer_pid = _peer_pid(sock)
         self._client.register_listener(self.events)
         try:
-            await asyncio.wait_for(self._client.connect(sock), _CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await self._client.connect(sock)
         except (QMPError, TimeoutError):
             sock.close()
             raise SpecError(
@@ -91,7 +92,8 @@ class Qmp:
         """Run a command (underscores in argument names become hyphens); raises `MigrationError` with QEMU's words."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
-            return await asyncio.wait_for(self._client.execute(command, named), _COMMAND_TIMEOUT_S)
+            async with asyncio.timeout(_COMMAND_TIMEOUT_S):
+                return await self._client.execute(command, named)
         except ExecuteError as error:
             raise MigrationError(f"{self.name}: QEMU refused {command}: {error}") from None
         except (QMPError, ExecInterruptedError, EOFError, OSError):

@@ -106,6 +106,7 @@ class EncodedFrame:
     wire_bytes: int
     raw_pages: int
     checksum: int
+    codec_id: CodecId = CodecId.NONE
 
 
 def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> EncodedFrame:
@@ -136,10 +137,12 @@ def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> Enc
         )
     )
     stream_bytes = sum(memoryview(stream).nbytes for stream in streams)
+    # Only now: it may have been chosen for this batch.
+    codec_id = codec.codec_id
     checked = _HEAD.pack(
         MAGIC,
         _PAGES,
-        codec.codec_id,
+        codec_id,
         batch.page_count,
         sequence,
         batch.page_count * PAGE_BYTES,
@@ -153,7 +156,7 @@ def encode_pages(batch: PageBatch, codec: Codec, sequence: int, tag: int) -> Enc
     )[:_CHECKED_HEAD_BYTES]
     checksum = _checksum(checked, table, (normal,))
     parts = (b"".join((checked, checksum.to_bytes(8, "big"), table)), *streams)
-    return EncodedFrame(parts, HEAD_BYTES + len(table) + stream_bytes, raw_pages, checksum)
+    return EncodedFrame(parts, HEAD_BYTES + len(table) + stream_bytes, raw_pages, checksum, codec_id)
 
 
 def encode_plain(kind: FrameKind, sequence: int, payload: Buffer = b"", tag: int = 0) -> EncodedFrame:

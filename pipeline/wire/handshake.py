@@ -15,6 +15,7 @@ preamble is not trusted: the Hello repeats it.
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
@@ -64,6 +65,7 @@ class Hello:
     channel: int
     channels: int
     codec: int
+    #: Everything that frames may be of, `codec` among it.
     codecs: tuple[int, ...] = tuple(CodecId)
     page_bytes: int = PAGE_BYTES
     version: int = PROTOCOL_VERSION
@@ -92,9 +94,9 @@ def encode_hello(hello: Hello) -> bytes:
     return _message(asdict(hello))
 
 
-def encode_accept() -> bytes:
-    """The answer that lets frames flow."""
-    return _message({"accepted": True})
+def encode_accept(codecs: Sequence[int]) -> bytes:
+    """The answer that lets frames of these codecs flow."""
+    return _message({"accepted": True, "codecs": list(codecs)})
 
 
 def encode_refusal(reason: str) -> bytes:
@@ -138,11 +140,24 @@ def parse_hello(data: bytes) -> Hello:
         raise WireError(f"handshake: {error}") from None
 
 
-def check_answer(data: bytes, peer: str) -> None:
-    """Raise `LinkError` with the peer's reason unless it accepted."""
+def check_answer(data: bytes, peer: str, hello: Hello) -> tuple[CodecId, ...]:
+    """What frames may be of; raises `LinkError` with the peer's reason unless it accepted, `WireError`."""
     fields = _parse(data)
     if fields.get("accepted") is not True:
         raise LinkError(f"{peer} refused the link: {one_line(str(fields.get('reason', 'no reason given')))}")
+    codecs = fields.get("codecs")
+    if not isinstance(codecs, list) or not set(map(_code, codecs)) <= set(hello.codecs) or hello.codec not in codecs:
+        raise WireError(f"handshake: {peer} accepts codecs that were not offered")
+    return tuple(map(CodecId, codecs))
+
+
+def agreed_codecs(hello: Hello, taken: Sequence[CodecId]) -> tuple[CodecId, ...]:
+    """Of what a checked Hello offers, what this end takes: its codec, and of the others those in `taken`."""
+    return tuple(CodecId(codec) for codec in dict.fromkeys(hello.codecs) if codec == hello.codec or codec in taken)
+
+
+def _code(value: object) -> int:
+    return value if type(value) is int else -1
 
 
 def disagreement(hello: Hello, preamble: Preamble, channels: int | None) -> str | None:

@@ -11,7 +11,7 @@ taken for a finished one.
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from typing_extensions import Buffer
 
@@ -183,10 +183,12 @@ class LinkSender:
 class LinkReceiver:
     """The end that receives frames."""
 
-    def __init__(self, transport: Transport, codec: Codec, peer: str) -> None:
+    def __init__(self, transport: Transport, codec: Codec, peer: str, also: Sequence[Codec] = ()) -> None:
+        """Frames are of `codec`, or of one in `also`."""
         self.transport = transport
         self.peer = peer
         self._codec = codec
+        self._codecs = {each.codec_id: each for each in (*also, codec)}
         self._sequence = 0
         self._parting_reason: str | None = None
         self._head = bytearray(HEAD_BYTES)
@@ -205,7 +207,9 @@ class LinkReceiver:
     def pages(self, head: FrameHead) -> PageBatch:
         """The batch of a PAGES frame just received, checked; it is valid until the next frame is read."""
         body = self._read_body(head)
-        return decode_pages(head, body[: head.table_bytes], body[head.table_bytes :], self._codec)
+        # A codec that was not agreed on is refused by name there.
+        codec = self._codecs.get(head.codec_id, self._codec)
+        return decode_pages(head, body[: head.table_bytes], body[head.table_bytes :], codec)
 
     def payload(self, head: FrameHead) -> memoryview:
         """The payload of any other frame just received, checked; it is valid until the next frame is read."""

@@ -6,7 +6,7 @@ Every wait here has a limit, because whoever connects may be anything.
 import contextlib
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.codecs.codec import CodecId
 from pipeline.errors import LinkCut, LinkError, LinkRefused, WireError
@@ -16,6 +16,7 @@ from pipeline.wire.handshake import (
     Hello,
     Preamble,
     Role,
+    agreed_codecs,
     check_answer,
     disagreement,
     encode_accept,
@@ -59,6 +60,8 @@ class LinkTerms:
     port: int = 0
     #: Cap on the whole migration's wire bytes per second; a channel keeps to its even share. None: no cap.
     rate_bytes_s: int | None = None
+    #: What frames may be of besides `codec`: what the opener offers, what the accepting end takes.
+    also: tuple[CodecId, ...] = ()
 
     def pacer(self) -> Pacer | None:
         """Keeps this link to its share; the main stream is busy when channels are not, so it has the whole rate."""
@@ -73,8 +76,11 @@ class LinkTerms:
         return f"{self.address}:{self.port}" if self.address else "the source gateway"
 
 
-def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Transport:
-    """Connect to the other gateway and agree on the terms; raises `LinkError` or `WireError` with the peer's reason."""
+def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> tuple[Transport, tuple[CodecId, ...]]:
+    """Connect to the other gateway and agree on the terms, and on what frames may be of.
+
+    Raises `LinkError` or `WireError` with the peer's reason.
+    """
     sock = _connect(terms, timeout_s)
     try:
         sock.settimeout(timeout_s)
@@ -88,9 +94,10 @@ def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Tran
         raise
     try:
         transport.set_read_timeout(timeout_s)
-        hello = Hello(terms.role, terms.session, terms.channel, terms.channels, terms.codec)
+        codecs = (terms.codec, *terms.also)
+        hello = Hello(terms.role, terms.session, terms.channel, terms.channels, terms.codec, codecs)
         transport.write((encode_hello(hello),))
-        check_answer(_read_message(transport, terms.peer), terms.peer)
+        codecs = check_answer(_read_message(transport, terms.peer), terms.peer, hello)
         transport.set_read_timeout(0)
     except LinkCut:
         transport.close()
@@ -101,11 +108,13 @@ def open_link(terms: LinkTerms, *, timeout_s: float = OPENING_TIMEOUT_S) -> Tran
     except BaseException:
         transport.close()
         raise
-    return transport
+    return transport, codecs
 
 
 def accept_link(sock: socket.socket, preamble: Preamble, terms: LinkTerms) -> tuple[Transport, Hello]:
     """Answer a link whose preamble was read: TLS, then the Hello is accepted or refused by name.
+
+    The Hello's codecs are those agreed on.
 
     Takes the socket over; raises `LinkRefused`, `LinkError` or `WireError`, the socket closed.
     """
@@ -121,7 +130,8 @@ def accept_link(sock: socket.socket, preamble: Preamble, terms: LinkTerms) -> tu
         if reason is not None:
             transport.write((encode_refusal(reason),))
             raise LinkRefused(f"link refused: {reason}")
-        transport.write((encode_accept(),))
+        hello = replace(hello, codecs=agreed_codecs(hello, terms.also))
+        transport.write((encode_accept(hello.codecs),))
         transport.set_read_timeout(0)
     except BaseException:
         transport.close()

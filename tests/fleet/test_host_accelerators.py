@@ -70,7 +70,7 @@ def test_session_gets_a_row_for_each_worker_and_its_flow_ends_with_it(tmp_path: 
             offload = host.open("vm", terms(), Phase.PRECOPY, sending=True)
             assert offload is not None
             (device,) = offload.devices
-            assert device.kind == "iaa"
+            assert device.address.kind == "iaa"
             assert len(set(device.rows)) == 2
             await until(lambda: flows(service) == [(f"{SESSION}/send", "fleet", 3)])
             assert (await host.close(SESSION)) is not None
@@ -97,7 +97,7 @@ def test_scan_is_offered_by_a_dsa_to_senders_of_any_codec(tmp_path: Path) -> Non
         async with accelerators(tmp_path, DEVICES / "dsa.yaml", transport) as host:
             offload = host.open("vm", terms(CodecId.ZSTD), Phase.PRECOPY, sending=True)
             assert offload is not None
-            assert [device.kind for device in offload.devices] == ["dsa"]
+            assert [device.address.kind for device in offload.devices] == ["dsa"]
             assert host.open("vm", terms(CodecId.ZSTD, "cd" * 16), Phase.PRECOPY, sending=False) is None
             # What the scan did is no page that was coded.
             counters = host.counters(SESSION)

@@ -19,6 +19,7 @@ from pipeline.wire.handshake import (
     Hello,
     Preamble,
     Role,
+    agreed_codecs,
     check_answer,
     disagreement,
     encode_accept,
@@ -165,7 +166,7 @@ def test_message_that_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         parse_hello(data)
     with pytest.raises(WireError):
-        check_answer(data, "peer")
+        check_answer(data, "peer", HELLO)
 
 
 @settings(max_examples=80)
@@ -174,7 +175,7 @@ def test_random_messages_raise_nothing_but_wire_and_link_errors(data: bytes) -> 
     with pytest.raises(WireError):
         parse_hello(data)
     with pytest.raises((WireError, LinkError)):
-        check_answer(data, "peer")
+        check_answer(data, "peer", HELLO)
 
 
 @settings(max_examples=150)
@@ -193,19 +194,29 @@ def test_random_preambles_raise_nothing_but_wire_errors(data: bytes) -> None:
         parse_preamble(data)
 
 
-def test_acceptance_is_taken() -> None:
-    check_answer(body(encode_accept()), "peer")
+def test_acceptance_says_what_frames_may_be_of() -> None:
+    hello = replace(HELLO, codecs=(CodecId.ZSTD, CodecId.QAT, CodecId.LZ4))
+    agreed = agreed_codecs(hello, (CodecId.QAT, CodecId.NONE))
+    assert agreed == (CodecId.ZSTD, CodecId.QAT)
+    assert check_answer(body(encode_accept(agreed)), "peer", hello) == agreed
+
+
+@pytest.mark.parametrize("codecs", [None, [], "23", [CodecId.QAT], [CodecId.ZSTD, 99], [2.0], [True], [[2]], {}])
+def test_acceptance_of_what_was_not_offered_is_refused(codecs: object) -> None:
+    hello = replace(HELLO, codecs=(CodecId.ZSTD, CodecId.QAT))
+    with pytest.raises(WireError, match="accepts codecs that were not offered"):
+        check_answer(json.dumps({"accepted": True, "codecs": codecs}).encode(), "peer", hello)
 
 
 @pytest.mark.parametrize("accepted", [1, "true", None, [True], False])
 def test_only_true_is_acceptance(accepted: object) -> None:
     with pytest.raises(LinkError, match="peer refused the link: no reason given"):
-        check_answer(json.dumps({"accepted": accepted}).encode(), "peer")
+        check_answer(json.dumps({"accepted": accepted}).encode(), "peer", HELLO)
 
 
 def test_refusal_carries_its_reason() -> None:
     with pytest.raises(LinkError, match="peer refused the link: codec 9 is not known here"):
-        check_answer(body(encode_refusal("codec 9 is not known here")), "peer")
+        check_answer(body(encode_refusal("codec 9 is not known here")), "peer", HELLO)
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "\N{BIRD}" * 5000, '"\\' * 5000, "\0\x1b\n" * 5000, "\ud800"])
@@ -213,13 +224,13 @@ def test_reason_of_any_text_fits_a_message_and_one_line(text: str) -> None:
     message = encode_refusal(text)
     assert len(message) - LENGTH.size <= MAX_MESSAGE_BYTES
     with pytest.raises(LinkError) as refused:
-        check_answer(body(message), "peer")
+        check_answer(body(message), "peer", HELLO)
     assert str(refused.value).isprintable()
 
 
 @given(st.text(max_size=1200))
 def test_reason_of_a_hostile_peer_is_shown_on_one_printable_line(text: str) -> None:
     with pytest.raises(LinkError) as refused:
-        check_answer(json.dumps({"accepted": False, "reason": text}).encode(), "peer")
+        check_answer(json.dumps({"accepted": False, "reason": text}).encode(), "peer", HELLO)
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 1100
