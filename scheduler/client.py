@@ -106,7 +106,13 @@ class SchedulerClient:
         self._acknowledged = 0
         self._failures = 0
         self._retry_ns = 0
+        self._heard_ns: int | None = None
         self._host_busy_permille = 0
+
+    @property
+    def silent_ns(self) -> int | None:
+        """How long ago the scheduler last answered this client as its host's; None: never."""
+        return None if self._heard_ns is None else self._clock() - self._heard_ns
 
     def open_pool(self, settings: PoolSettings) -> None:
         """This host's pool is there, or is there again."""
@@ -152,7 +158,8 @@ class SchedulerClient:
         self._tickets[request.request] = request, answer
         self._news.add(request)
         try:
-            return await asyncio.wait_for(answer, TICKET_TIMEOUT_NS / 1e9)
+            async with asyncio.timeout(TICKET_TIMEOUT_NS / 1e9):
+                return await answer
         except TimeoutError:
             return TicketAnswer(granted=False, retry_ns=PERIOD_NS)
         finally:
@@ -191,7 +198,8 @@ class SchedulerClient:
     async def _call(self, samples: tuple[DeviceSample, ...], now_ns: int) -> None:
         tick = self._tick(samples, now_ns)
         try:
-            answer = await asyncio.wait_for(self._transport(tick), CALL_TIMEOUT_NS / 1e9)
+            async with asyncio.timeout(CALL_TIMEOUT_NS / 1e9):
+                answer = await self._transport(tick)
         except (Unreachable, TimeoutError):
             self._failures += 1
             back_off_ns = min(MAX_BACK_OFF_NS, PERIOD_NS << min(max(0, self._failures - _PATIENCE), 10))
@@ -260,6 +268,7 @@ class SchedulerClient:
         self.replaced = answer.replaced
         if answer.replaced:
             return
+        self._heard_ns = self._clock()
         if answer.unknown:
             for state in self._flows.values():
                 state.begin_again()

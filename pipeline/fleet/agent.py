@@ -18,6 +18,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from pipeline.codecs.codec import CodecId
 from pipeline.errors import KuakaError, MigrationError, one_line
 from pipeline.fleet.agent_directory import AgentDirectory
 from pipeline.fleet.directories import runtime_directory
@@ -151,6 +152,10 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         facts: QemuFacts = await self._call(self._actor.inspect_source.remote(vm, qmp, session_id))
         return facts
+
+    async def takes_tickets(self, codec: CodecId) -> bool:
+        """See `Host`."""
+        return bool(await self._call(self._actor.takes_tickets.remote(codec)))
 
     async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
         """See `Host`."""

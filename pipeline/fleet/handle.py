@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from pipeline.codecs.codec import CodecId
 from pipeline.fleet.orders import (
     Cleanup,
     DestinationOrder,
@@ -34,6 +35,9 @@ class HostHandle(Protocol):
 
     async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
         """Check a source."""
+
+    async def takes_tickets(self, codec: CodecId) -> bool:
+        """Whether guests that leave it with this codec wait for a downtime ticket."""
 
     async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
         """Make a destination ready."""

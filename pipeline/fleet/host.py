@@ -16,9 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.codecs.codec import CodecId
 from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, MigrationError, SpecError, UsageError
 from pipeline.fleet.commands import run_command
+from pipeline.fleet.downtime_ticket import DowntimeTicket
+from pipeline.fleet.held_stop import HeldStop
 from pipeline.fleet.host_accelerators import HostAccelerators
 from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
@@ -42,6 +45,7 @@ from pipeline.qemu.qmp import QemuFacts, is_there
 from pipeline.qemu.recovery import recover_destination, recover_source
 from pipeline.qemu.source_gateway import SourceGateway
 from pipeline.qemu.source_vm import SourceOutcome, SourceSettings, SourceVm
+from pipeline.qemu.switchover import SWITCHOVER_ACK, Hold, way_to_hold
 from pipeline.session import Session
 from pipeline.wire.handshake import Preamble, Role
 from pipeline.wire.opening import LinkTerms, refuse_link
@@ -65,7 +69,12 @@ class _Source:
     session: Session
     gateway: SourceGateway | None = None
     starting: "asyncio.Task[None] | None" = None
+    ticket: DowntimeTicket | None = None
     ram_bytes: int = 0
+
+    @property
+    def ticket_wait_ms(self) -> float | None:
+        return None if self.ticket is None else self.ticket.wait_ms
 
 
 @dataclass(slots=True)
@@ -152,14 +161,15 @@ class Host:
             await run_command(f"{order.vm}: prepare on {self.name}", order.prepare, order.cleanup.environment)
         facts = await destination.vm.connect()
         destination.accepted = True
-        await destination.vm.listen(order.terms.channels, incoming)
+        acknowledges = order.acknowledges and SWITCHOVER_ACK in facts.capabilities
+        await destination.vm.listen(order.terms.channels, incoming, acknowledges=acknowledges)
         os.chmod(incoming, 0o600)  # noqa: PTH101 - one call on a file that exists, nothing to wait for
         return facts
 
     async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
         """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
         self._last_asked = self._clock()
-        source_vm = SourceVm(vm, Path(qmp), lambda: self._accelerators.stopped(session_id))
+        source_vm = SourceVm(vm, Path(qmp), lambda: self._guest_stopped(session_id))
         source = _Source(source_vm, Session(session_id, self._pool.abort))
         self._sources[session_id] = source
         try:
@@ -172,6 +182,10 @@ class Host:
             await source.vm.disconnect()
             raise
 
+    async def takes_tickets(self, codec: CodecId) -> bool:
+        """Whether guests that leave with this codec are stopped when the scheduler has given them a ticket."""
+        return self._accelerators.takes_tickets(codec)
+
     async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
         """Start the migration of an inspected source. Raises `KuakaError`."""
         source = self._source(order.terms.session)
@@ -181,20 +195,32 @@ class Host:
         source.starting.result()
 
     async def _start(self, order: SourceOrder, source: _Source, facts: QemuFacts) -> None:
-        settings = SourceSettings(order.terms.channels, order.terms.downtime_limit_ms, order.zero_page_detection)
+        self._equip(order.vm, order.terms, Phase.PRECOPY, sending=True)
+        desk = self._accelerators.ticket_desk(order.terms.session) if facts.status == "running" else None
+        hold = way_to_hold(wanted=desk is not None, acknowledged=order.acknowledged)
+        limit_ms = order.terms.downtime_limit_ms
+        settings = SourceSettings(order.terms.channels, limit_ms, order.zero_page_detection, hold, order.acknowledged)
         await source.vm.configure(settings, facts)
         directory = self._directories.make(order.terms.session, order.socket_user)
-        self._equip(order.vm, order.terms, Phase.PRECOPY, sending=True)
         source.gateway = SourceGateway(
             directory / "outgoing",
             self._link_terms(order.terms, order.address, order.port),
             source.session,
             self._pool,
             uid_of(order.socket_user),
+            holds_switchover=hold is Hold.ACK,
         )
         if source.session.error is not None:
             raise MigrationError(source.session.error)
         await source.vm.start(source.gateway.socket_path)
+        if desk is not None:
+            source.ticket = DowntimeTicket(desk, HeldStop(source.vm, source.gateway, hold), limit_ms * 10**6)
+            source.ticket.start()
+
+    def _guest_stopped(self, session_id: str) -> None:
+        self._accelerators.stopped(session_id)
+        if (source := self._sources.get(session_id)) is not None and source.ticket is not None:
+            source.ticket.stopped()
 
     async def await_source(self, session_id: str) -> SourceOutcome:
         """Wait for the source's end, whatever it is. Raises `MigrationError` when QEMU goes."""
@@ -219,6 +245,7 @@ class Host:
                     source.session.error,
                     source.ram_bytes,
                     offload=self._accelerators.counters(session_id),
+                    ticket_wait_ms=source.ticket_wait_ms,
                 )
             elif (destination := self._destinations.get(session_id)) is not None:
                 session = destination.session
@@ -260,11 +287,15 @@ class Host:
         if source is None:
             return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
         await self._decided(source)
+        if source.ticket is not None:
+            await source.ticket.end()
         await self._settle(source.session, source.gateway)
         await source.vm.disconnect()
         self._remove_directory(session_id)
         offload = await self._strip(session_id)
-        return MigrationProgress(source.session.totals(), source.session.error, offload=offload)
+        return MigrationProgress(
+            source.session.totals(), source.session.error, offload=offload, ticket_wait_ms=source.ticket_wait_ms
+        )
 
     async def finish_destination(self, session_id: str) -> MigrationProgress:
         """Forget a destination without touching its guest; the final counters."""
@@ -272,6 +303,8 @@ class Host:
         if destination is None:
             return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
         await self._settle(destination.session, destination.gateway)
+        with contextlib.suppress(KuakaError):
+            await destination.vm.restore()
         await destination.vm.disconnect()
         self._remove_directory(session_id)
         await self._strip(session_id)

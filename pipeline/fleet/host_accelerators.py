@@ -20,6 +20,7 @@ from pipeline.codecs.codec import CodecId
 from pipeline.errors import KuakaError
 from pipeline.fleet.host_devices import HostDevice, start_devices
 from pipeline.fleet.orders import TransferTerms
+from pipeline.fleet.ticket_desk import FlowTickets, TicketFlow
 from pipeline.offload import OffloadCounters, SessionDevice, SessionOffload
 from pipeline.offloaded import DEFLATE_KINDS, SCAN_KINDS
 from scheduler.client import PERIOD_NS, SchedulerClient, Transport
@@ -107,6 +108,23 @@ class HostAccelerators:
         # The first lease is there before the first pages are.
         self._soon.set()
         return SessionOffload(str(self._table.path), tuple(told))
+
+    def takes_tickets(self, codec: CodecId) -> bool:
+        """Whether a device would code what leaves this host with this codec, under a scheduler that answers."""
+        client = self._client
+        there = client is not None and client.silent_ns is not None
+        return there and any(coding for _, coding in self._useful(codec, sending=True))
+
+    def ticket_desk(self, session: str) -> FlowTickets | None:
+        """Where a session asks for its downtime ticket; None where no device codes its pages, or no scheduler is."""
+        flows = [
+            TicketFlow(flow.opened.flow, flow.opened.pool, flow.device.spec.cost())
+            for flow in self._flows.get(session, ())
+            if flow.coding
+        ]
+        if self._client is None or self._client.silent_ns is None or not flows:
+            return None
+        return FlowTickets(self._client, flows, self._soon.set)
 
     def stopped(self, session: str) -> None:
         """The session's guest stands still: its flows are CRITICAL from now on, and the scheduler is told at once."""

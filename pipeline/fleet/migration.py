@@ -34,6 +34,7 @@ from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
+from pipeline.qemu.switchover import SWITCHOVER_ACK
 from pipeline.shard import ShardCounters
 
 Result = TypeVar("Result")
@@ -126,17 +127,24 @@ class GuestMigration:
             final = await self.source.finish_source(self.session)
         with contextlib.suppress(KuakaError):
             await self.destination.finish_destination(self.session)
-        return with_offload(self._completed(outcome, final.counters, downtime_ms), final.offload)
+        return with_offload(self._completed(outcome, final, downtime_ms), final.offload)
 
     async def _prepare(self) -> None:
         order = self._order
         self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
         if self._inspected.status == "paused":
             self._recorder.paused()
+        acknowledges = await self._wants_acknowledgement(self._inspected)
         self._asked = True
         ready = await self.destination.prepare_destination(
             DestinationOrder(
-                order.vm, order.destination_qmp, order.prepare, self._cleanup, order.socket_user, order.terms
+                order.vm,
+                order.destination_qmp,
+                order.prepare,
+                self._cleanup,
+                order.socket_user,
+                order.terms,
+                acknowledges,
             )
         )
         if problems := pair_problems(self._inspected, ready.facts):
@@ -150,8 +158,15 @@ class GuestMigration:
             order.terms,
             ready.address,
             ready.port,
+            acknowledges and SWITCHOVER_ACK in ready.facts.capabilities,
         )
         await self.source.start_source(source_order, self._inspected)
+
+    async def _wants_acknowledgement(self, source: QemuFacts) -> bool:
+        """Whether the source is to wait for a SWITCHOVER_ACK: its user wants it to, or its downtime ticket does."""
+        if SWITCHOVER_ACK not in source.capabilities:
+            return False
+        return source.capabilities[SWITCHOVER_ACK] or await self.source.takes_tickets(self._order.terms.codec)
 
     async def _hand_over(self, outcome: SourceOutcome) -> int | None:
         """Give the guest to the destination; when it runs there by its host's clock, None for one that was paused."""
@@ -231,6 +246,7 @@ class GuestMigration:
             self.kind,
             status,
             total_ms=self._elapsed_ms(),
+            ticket_wait_ms=progress.ticket_wait_ms if progress is not None else None,
             pages=counters.pages,
             raw_bytes=counters.raw_bytes,
             wire_bytes=counters.wire_bytes,
@@ -238,7 +254,10 @@ class GuestMigration:
             exit_code=error.exit_code,
         )
 
-    def _completed(self, outcome: SourceOutcome, counters: ShardCounters, downtime_ms: float | None) -> MigrationResult:
+    def _completed(
+        self, outcome: SourceOutcome, final: MigrationProgress, downtime_ms: float | None
+    ) -> MigrationResult:
+        counters = final.counters
         ram = outcome.statistics.get("ram", {})
         duplicates = int(ram.get("duplicate", 0))
         pages = counters.pages - counters.announced_zero_pages + duplicates
@@ -248,6 +267,7 @@ class GuestMigration:
             Status.COMPLETED,
             total_ms=self._elapsed_ms(),
             downtime_ms=downtime_ms,
+            ticket_wait_ms=final.ticket_wait_ms,
             qemu_downtime_ms=outcome.statistics.get("downtime"),
             rounds=ram.get("dirty-sync-count"),
             pages=pages,

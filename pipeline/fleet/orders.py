@@ -49,6 +49,8 @@ class DestinationOrder:
     cleanup: "Cleanup"
     socket_user: str | None
     terms: TransferTerms
+    #: It sends a SWITCHOVER_ACK, if its QEMU can: the source waits for one, or for its downtime ticket.
+    acknowledges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class SourceOrder:
     terms: TransferTerms
     address: str
     port: int
+    #: The destination sends a SWITCHOVER_ACK.
+    acknowledged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,3 +149,5 @@ class MigrationProgress:
     only_cut: bool = False
     #: What accelerators had to do with it; None where there are none.
     offload: OffloadCounters | None = None
+    #: How long the guest's stop was held back for its downtime ticket; None where none was asked for.
+    ticket_wait_ms: float | None = None

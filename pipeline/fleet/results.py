@@ -34,6 +34,8 @@ class MigrationResult:
     total_ms: float | None = None
     downtime_ms: float | None = None
     qemu_downtime_ms: float | None = None
+    #: How long the guest, running, was kept from its stop for the downtime ticket; None where none was asked for.
+    ticket_wait_ms: float | None = None
     rounds: int | None = None
     pages: int = 0
     zero_pages: int = 0

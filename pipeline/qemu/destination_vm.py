@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import KuakaError, MigrationError, SpecError
 from pipeline.qemu.compatibility import destination_problems
 from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns, is_there, pid_behind
 from pipeline.qemu.source_vm import set_capabilities
+from pipeline.qemu.switchover import SWITCHOVER_ACK
 
 #: A destination that `prepare` has just started answers within this time.
 _APPEAR_TIMEOUT_S = 15.0
@@ -27,6 +29,8 @@ class DestinationVm:
         self._name = f"{name} (destination)"
         self._path = qmp_path
         self._qmp = Qmp(qmp_path, self._name)
+        self._capabilities: Mapping[str, bool] = {}
+        self._acknowledges = False
 
     async def connect(self) -> QemuFacts:
         """Wait for the QMP socket, connect and check; raises `SpecError` naming all that is in the way."""
@@ -41,15 +45,21 @@ class DestinationVm:
                 await asyncio.sleep(_APPEAR_POLL_S)
                 self._qmp = Qmp(self._path, self._name)
         facts = await self._qmp.facts()
+        self._capabilities = facts.capabilities
         if problems := destination_problems(facts):
             raise SpecError(f"{self._name}: {'; '.join(problems)}")
         return facts
 
-    async def listen(self, channels: int, incoming: Path) -> None:
-        """Make QEMU wait for the gateway at `incoming`. Raises `MigrationError`."""
+    async def listen(self, channels: int, incoming: Path, *, acknowledges: bool = False) -> None:
+        """Make QEMU wait for the gateway at `incoming`. Raises `MigrationError`.
+
+        `acknowledges`: it sends a SWITCHOVER_ACK (QEMU 8.1).
+        """
         # While a migration is awaited, `stop` clears the flag that would start the guest: -S, said once more.
         await self._qmp.execute("stop")
-        await set_capabilities(self._qmp, {"multifd": True, "return-path": True})
+        self._acknowledges = acknowledges and not self._capabilities.get(SWITCHOVER_ACK, False)
+        acknowledge = {SWITCHOVER_ACK: True} if self._acknowledges else {}
+        await set_capabilities(self._qmp, {"multifd": True, "return-path": True, **acknowledge})
         await self._qmp.execute(
             "migrate-set-parameters", **{"multifd-channels": channels, "multifd-compression": "none"}
         )
@@ -62,12 +72,18 @@ class DestinationVm:
         """
         await self._qmp.execute("cont")
         try:
-            event = await asyncio.wait_for(self._qmp.next_event("RESUME"), _RESUME_TIMEOUT_S)
+            async with asyncio.timeout(_RESUME_TIMEOUT_S):
+                event = await self._qmp.next_event("RESUME")
         except TimeoutError:
             raise MigrationError(
                 f"{self._name}: told to run, the guest did not within {_RESUME_TIMEOUT_S:g} s"
             ) from None
         return event_time_ns(event)
+
+    async def restore(self) -> None:
+        """Take back what would keep a later migration from here waiting for ever. Raises `MigrationError`."""
+        if self._acknowledges:
+            await set_capabilities(self._qmp, {SWITCHOVER_ACK: False})
 
     async def disconnect(self) -> None:
         """Leave QEMU alone."""

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.errors import MigrationError, SpecError
 from pipeline.qemu.compatibility import source_problems
 from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
+from pipeline.qemu.switchover import HELD_LIMIT_MS, SWITCHOVER_ACK, Hold, RamProgress
 from pipeline.session import Session
 
 #: max-bandwidth counts raw bytes, so QEMU's own limit is lifted: the link is what limits.
@@ -21,6 +22,7 @@ _NOTICE_S = 1.5
 _REASON_POLLS = 75
 _REASON_POLL_S = 0.02
 _SET_CAPABILITIES = ("multifd", "return-path", "events")
+_MBIT_BYTES = 125_000
 _ENDED = frozenset(("completed", "failed", "cancelled"))
 _UNDER_WAY = frozenset(("setup", "wait-unplug", "active", "device", "pre-switchover", "cancelling"))
 #: A QEMU that was told to give up has done so within this time, on a busy machine too.
@@ -35,6 +37,10 @@ class SourceSettings:
     channels: int
     downtime_limit_ms: int
     zero_page_detection: str | None
+    #: How the stop is held back: by the gateway (ACK), or until `allow_downtime` (LIMIT).
+    hold: Hold = Hold.NONE
+    #: Whether the destination sends a SWITCHOVER_ACK.
+    acknowledged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class SourceVm:
         self._parameters_before: dict[str, Any] = {}
         self._was_running = False
         self._stopped_ns: int | None = None
+        self._downtime_limit_ms = 0
 
     async def connect(self) -> QemuFacts:
         """Connect and check; raises `SpecError` naming all that is in the way."""
@@ -75,10 +82,11 @@ class SourceVm:
 
     async def configure(self, settings: SourceSettings, facts: QemuFacts) -> None:
         """Set capabilities and parameters, remembering what they were. Raises `MigrationError`."""
+        self._downtime_limit_ms = settings.downtime_limit_ms
         wanted: dict[str, Any] = {
             "multifd-channels": settings.channels,
             "multifd-compression": "none",
-            "downtime-limit": settings.downtime_limit_ms,
+            "downtime-limit": HELD_LIMIT_MS if settings.hold is Hold.LIMIT else settings.downtime_limit_ms,
             "max-bandwidth": _UNLIMITED_BYTES_S,
         }
         if settings.zero_page_detection is not None:
@@ -86,9 +94,13 @@ class SourceVm:
                 version = ".".join(map(str, facts.version))
                 raise SpecError(f"{self._qmp.name}: QEMU {version} has no zero-page-detection: leave it out")
             wanted["zero-page-detection"] = settings.zero_page_detection
-        self._capabilities_before = {name: facts.capabilities.get(name, False) for name in _SET_CAPABILITIES}
+        capabilities = dict.fromkeys(_SET_CAPABILITIES, True)
+        if settings.hold is Hold.ACK or facts.capabilities.get(SWITCHOVER_ACK):
+            # One that was on is off where no ACK would come: such a guest is never stopped.
+            capabilities[SWITCHOVER_ACK] = settings.acknowledged
+        self._capabilities_before = {name: facts.capabilities.get(name, False) for name in capabilities}
         self._parameters_before = {name: facts.parameters[name] for name in wanted if name in facts.parameters}
-        await set_capabilities(self._qmp, dict.fromkeys(_SET_CAPABILITIES, True))
+        await set_capabilities(self._qmp, capabilities)
         await self._qmp.execute("migrate-set-parameters", **wanted)
 
     async def start(self, gateway: Path) -> None:
@@ -117,6 +129,21 @@ class SourceVm:
         completed = status == "completed"
         error = None if completed else await _reason(session) or statistics.get("error-desc") or f"QEMU says {status}"
         return SourceOutcome(completed, status == "cancelled", was_running, error, self._stopped_ns, statistics)
+
+    async def ram(self) -> RamProgress:
+        """How far memory has come. Raises `MigrationError`."""
+        answer = await self._qmp.execute("query-migrate")
+        ram = answer.get("ram", {})
+        return RamProgress(
+            str(answer.get("status", "none")),
+            int(ram.get("dirty-sync-count", 0)),
+            int(ram.get("remaining", 0)),
+            int(ram.get("mbps", 0) * _MBIT_BYTES),
+        )
+
+    async def allow_downtime(self) -> None:
+        """End `Hold.LIMIT`: the guest may stand still for as long as it was set up with. Raises `MigrationError`."""
+        await self._qmp.execute("migrate-set-parameters", **{"downtime-limit": self._downtime_limit_ms})
 
     async def cancel(self) -> None:
         """Ask QEMU to give up; the guest goes on. Harmless when nothing migrates."""
@@ -158,7 +185,8 @@ class SourceVm:
 
     async def _next_status(self) -> str:
         try:
-            event: Any = await asyncio.wait_for(self._qmp.next_event("STOP", "MIGRATION"), _POLL_S)
+            async with asyncio.timeout(_POLL_S):
+                event: Any = await self._qmp.next_event("STOP", "MIGRATION")
         except TimeoutError:
             return await migration_status(self._qmp)
         if event["event"] == "STOP":
