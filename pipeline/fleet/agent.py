@@ -252,7 +252,8 @@ class AgentHandle(HostHandle):
     async def end(self, timeout_s: float, *, kill: bool) -> None:
         """Stop the agent in order if it answers, then have its processes ended by Ray if `kill`."""
         try:
-            await asyncio.wait_for(self._call(self._actor.stop.remote()), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._call(self._actor.stop.remote())
         except (KuakaError, TimeoutError):
             # Nothing in order is left to be done; the processes end below.
             pass

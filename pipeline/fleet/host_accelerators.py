@@ -20,9 +20,10 @@ from pipeline.codecs.codec import CodecId
 from pipeline.errors import KuakaError
 from pipeline.fleet.host_devices import HostDevice, start_devices
 from pipeline.fleet.orders import TransferTerms
+from pipeline.fleet.places import DeviceChoice
 from pipeline.fleet.ticket_desk import FlowTickets, TicketFlow
 from pipeline.offload import OffloadCounters, SessionDevice, SessionOffload
-from pipeline.offloaded import DEFLATE_KINDS, SCAN_KINDS
+from pipeline.offloaded import DSA, IAA, QAT
 from scheduler.client import PERIOD_NS, SchedulerClient, Transport
 from scheduler.core.units import PERMILLE, Phase
 from scheduler.credit_table import CreditError, CreditTable
@@ -52,12 +53,12 @@ class HostAccelerators:
     """The accelerators of one agent, on its loop."""
 
     def __init__(
-        self, host: str, directory: Path, devices: Path | None, connect: Callable[[], Transport] | None = None
+        self, host: str, directory: Path, devices: DeviceChoice, connect: Callable[[], Transport] | None = None
     ) -> None:
         """`connect` finds the scheduler; without it, or without `devices`, the CPU does everything."""
         self._host = host
         self._directory = directory
-        self._file = devices
+        self._choice = devices
         self._connect = connect
         self._workers = 0
         self._devices: Sequence[HostDevice] = ()
@@ -74,7 +75,7 @@ class HostAccelerators:
         """Start the devices, and the ticks that keep them shared among so many workers. Raises `KuakaError`."""
         if self._connect is None:
             return
-        self._devices = await start_devices(self._file, self._host, self._directory)
+        self._devices = await start_devices(self._choice, self._host, self._directory)
         if not self._devices:
             return
         self._workers = workers
@@ -102,7 +103,7 @@ class HostAccelerators:
                 continue
             self._client.describe_path(opened.flow, opened.pool, self._path(terms))
             self._flows.setdefault(terms.session, []).append(_Flow(opened, device, coding))
-            told.append(SessionDevice(device.spec.spec.kind, str(device.socket), rows))
+            told.append(SessionDevice(device.address, rows))
         if not told:
             return None
         # The first lease is there before the first pages are.
@@ -118,7 +119,7 @@ class HostAccelerators:
     def ticket_desk(self, session: str) -> FlowTickets | None:
         """Where a session asks for its downtime ticket; None where no device codes its pages, or no scheduler is."""
         flows = [
-            TicketFlow(flow.opened.flow, flow.opened.pool, flow.device.spec.cost())
+            TicketFlow(flow.opened.flow, flow.opened.pool, flow.device.cost)
             for flow in self._flows.get(session, ())
             if flow.coding
         ]
@@ -148,6 +149,11 @@ class HostAccelerators:
             sum(part.busy_retries for part in parts),
             sum(part.wait_ns for part in parts),
             next((flow.service_class for flow in flows if flow.coding and flow.service_class is not None), None),
+            {
+                flow.device.address.kind: known[key].accelerator_pages
+                for flow in flows
+                if flow.coding and (key := (flow.opened.flow, flow.opened.pool)) in known
+            },
         )
 
     async def close(self, session: str) -> OffloadCounters | None:
@@ -175,7 +181,8 @@ class HostAccelerators:
     async def _keep_ticking(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), PERIOD_NS / 1e9)
+                async with asyncio.timeout(PERIOD_NS / 1e9):
+                    await self._soon.wait()
             self._soon.clear()
             await self._tick()
 
@@ -205,20 +212,25 @@ class HostAccelerators:
                 client.close_pool(pool)
 
     def _useful(self, codec: CodecId, *, sending: bool) -> list[tuple[HostDevice, bool]]:
-        """The devices for a session, at most one for its pages and one for the scan: those with the fewest flows."""
-        found: list[tuple[HostDevice, bool]] = []
+        """The devices for a session, one of a kind at most: those with the fewest flows. Whether each codes pages.
+
+        Deflate goes by IAA and by QAT, wherever a batch is done first; a destination whose IAA decodes gets nothing of
+        QAT's to decode.
+        """
         operation = Operation.COMPRESS if sending else Operation.DECOMPRESS
-        if codec is CodecId.DEFLATE and (coder := self._least_used(DEFLATE_KINDS, operation)):
-            found.append((coder, True))
-        if sending and (scanner := self._least_used(SCAN_KINDS, Operation.ZERO_SCAN)):
+        kinds = {CodecId.DEFLATE: (IAA, QAT), CodecId.QAT: (QAT,)}.get(codec, ())
+        found = [(coder, True) for kind in kinds if (coder := self._least_used(kind, operation))]
+        if not sending:
+            found = found[:1]
+        if sending and (scanner := self._least_used(DSA, Operation.ZERO_SCAN)):
             found.append((scanner, False))
         return found
 
-    def _least_used(self, kinds: tuple[str, ...], operation: Operation) -> HostDevice | None:
+    def _least_used(self, kind: str, operation: Operation) -> HostDevice | None:
         there = [
             device
             for device in self._devices
-            if device.up and device.spec.spec.kind in kinds and device.spec.cost().supports(operation)
+            if device.up and device.address.kind == kind and device.cost.supports(operation)
         ]
         flows = [flow.device for session in self._flows.values() for flow in session]
         return min(there, key=flows.count, default=None)
@@ -231,7 +243,7 @@ class HostAccelerators:
 
 
 def _flow(vm: str, terms: TransferTerms, device: HostDevice, phase: Phase, *, sending: bool) -> OpenFlow:
-    weight, reservation_ns_s, cap_ns_s = device.spec.share_of(vm)
+    weight, reservation_ns_s, cap_ns_s = device.share_of(vm)
     return OpenFlow(
         f"{terms.session}/{'send' if sending else 'receive'}",
         device.settings.pool,

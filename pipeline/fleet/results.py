@@ -44,6 +44,8 @@ class MigrationResult:
     codec_pages: Mapping[str, int] = field(default_factory=dict)
     #: At the source, of pages that were coded: who did it, how often a device was busy, how long credit was waited for.
     accelerator_pages: int = 0
+    #: The former by kind of device: iaa, qat.
+    accelerators: Mapping[str, int] = field(default_factory=dict)
     cpu_pages: int = 0
     busy_retries: int = 0
     wait_ms: float = 0.0
@@ -62,7 +64,9 @@ def with_offload(result: MigrationResult, offload: OffloadCounters | None) -> Mi
     return replace(
         result,
         accelerator_pages=offload.accelerator_pages,
-        cpu_pages=offload.cpu_pages,
+        accelerators={kind: pages for kind, pages in offload.by_kind.items() if pages},
+        # What a codec without a device did is in none of its counters.
+        cpu_pages=max(offload.cpu_pages, sum(result.codec_pages.values()) - offload.accelerator_pages),
         busy_retries=offload.busy_retries,
         wait_ms=round(offload.wait_ns / 1e6, 3),
         service_class=offload.service_class,

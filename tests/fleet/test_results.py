@@ -37,6 +37,6 @@ def test_json_has_the_documented_fields() -> None:
     assert list(shown["migrations"][0]) == [
         *("vm", "kind", "status", "verified", "wrong_pages", "total_ms", "downtime_ms", "qemu_downtime_ms"),
         *("ticket_wait_ms", "rounds"),
-        *("pages", "zero_pages", "raw_bytes", "wire_bytes", "codec_pages", "accelerator_pages", "cpu_pages"),
-        *("busy_retries", "wait_ms", "error", "class"),
+        *("pages", "zero_pages", "raw_bytes", "wire_bytes", "codec_pages", "accelerator_pages", "accelerators"),
+        *("cpu_pages", "busy_retries", "wait_ms", "error", "class"),
     ]
