@@ -60,13 +60,19 @@ class OneByOne:
         return [self.decode(stream, size_bytes) for stream in streams]
 
 
+#: What people ask for by the device that makes it.
+_DEVICE_NAMES = {"iaa": CodecId.DEFLATE}
+
+
 def codec_names() -> tuple[str, ...]:
-    """Names that `--codec` takes, weakest first."""
-    return tuple(codec_id.name.lower() for codec_id in CodecId)
+    """Names that `--codec` takes."""
+    return (*(codec_id.name.lower() for codec_id in CodecId), *_DEVICE_NAMES)
 
 
 def parse_codec(name: str) -> CodecId:
     """The codec called `name`; raises `UsageError` that lists the ones there are."""
+    if name in _DEVICE_NAMES:
+        return _DEVICE_NAMES[name]
     try:
         return CodecId[name.upper()]
     except KeyError:

@@ -30,7 +30,7 @@ def stream_of(codec_id: CodecId, pages: bytes) -> bytes:
 
 
 def test_every_codec_has_the_name_and_number_of_its_entry() -> None:
-    assert codec_names() == ("none", "lz4", "zstd", "deflate", "qat")
+    assert codec_names() == ("none", "lz4", "zstd", "deflate", "qat", "iaa")
     for codec_id in CODECS:
         assert codec_for(codec_id).codec_id is codec_id
         assert parse_codec(codec_id.name.lower()) is codec_id
@@ -39,6 +39,10 @@ def test_every_codec_has_the_name_and_number_of_its_entry() -> None:
 def test_unknown_codec_is_refused_with_the_list_of_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"'snappy' is unknown.*none, lz4, zstd, deflate, qat"):
         parse_codec("snappy")
+
+
+def test_iaa_is_another_name_of_deflate() -> None:
+    assert parse_codec("iaa") is CodecId.DEFLATE
 
 
 @pytest.mark.parametrize("codec_id", CODECS)

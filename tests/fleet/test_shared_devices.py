@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import psutil
@@ -36,11 +36,11 @@ def the_one(home: Path, words: str) -> psutil.Process:
     return processes(home, words)[0]
 
 
-def check(command: KuakaCommand) -> None:
+def check(command: KuakaCommand, formats: Collection[str] = ("deflate", "none")) -> None:
     assert command.end(LIMIT_S) == 0, command.stderr
     for migration in command.migrations:
         assert (migration["status"], migration["verified"], migration["wrong_pages"]) == ("completed", True, 0)
-        assert migration["codec_pages"].keys() <= {"deflate", "none"}
+        assert migration["codec_pages"].keys() <= set(formats)
 
 
 def test_guests_share_a_device_and_arrive_whole(home: Path) -> None:
@@ -51,6 +51,25 @@ def test_guests_share_a_device_and_arrive_whole(home: Path) -> None:
         assert migration["class"] == "bulk"
         assert migration["busy_retries"] == 0
         assert migration["accelerator_pages"] + migration["cpu_pages"] == sum(migration["codec_pages"].values())
+    wait_nothing_runs(home)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("file", "options", "kinds"),
+    [
+        ("qat.yaml", ("--codec", "qat"), {"qat"}),
+        ("iaa-and-qat.yaml", (), {"iaa"}),
+        ("dsa.yaml", ("--codec", "deflate"), set()),
+    ],
+)
+def test_guests_arrive_whole_by_every_binding(home: Path, file: str, options: tuple[str, ...], kinds: set[str]) -> None:
+    words = ("--devices", str(DEVICES / file), "--dirty-rate", "2MiB", "--memory", "128MiB", "-o", "json")
+    command = KuakaCommand(home, "demo", *words, *options)
+    check(command, formats={"deflate", "qat", "none"})
+    for migration in command.migrations:
+        assert set(migration["accelerators"]) >= kinds
+        assert sum(migration["accelerators"].values()) == migration["accelerator_pages"]
     wait_nothing_runs(home)
 
 
@@ -70,7 +89,7 @@ def test_run_completes_when_a_device_or_the_scheduler_is_killed_in_the_middle(ho
         (("--weights", "1,2,3"), "--weights: 3 weights for 2 guests"),
         (("--weights", "0,1"), "each is a whole number from 1"),
         (("--weights", "a,b"), "give whole numbers with commas"),
-        (("--codec", "zstd"), "an accelerator makes deflate only"),
+        (("--codec", "zstd"), "no accelerator makes it: use --codec deflate"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(home: Path, options: tuple[str, ...], problem: str) -> None:
