@@ -30,6 +30,14 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class PlanOutput(StrEnum):
+    """How a plan is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
 gateway_app = typer.Typer(help="Gateways that stand alone, behind any `migrate unix:PATH`.", no_args_is_help=True)
 app.add_typer(gateway_app, name="gateway")
 devices_app = typer.Typer(help="Intel accelerators of this host.", no_args_is_help=True)
@@ -62,8 +70,13 @@ def migrate(
     output: OutputOption = Output.TABLE,
     address: AddressOption = None,
     workers: WorkersOption = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and move nothing.")] = False,
 ) -> None:
     """Migrate every virtual machine of SPEC."""
+    if dry_run:
+        from pipeline.plan_command import run_plan
+
+        raise typer.Exit(run_plan(spec, output.value, workers))
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
     from pipeline.fleet.command import run_spec
     from pipeline.fleet.spec_file import load_spec
@@ -74,6 +87,31 @@ def migrate(
         finished = run_spec(loaded, address=address, workers=workers, on_progress=progress.update, say=say)
     code = show_results(finished, as_json=output is Output.JSON)
     _end(code, abandoned=finished.abandoned)
+
+
+@app.command()
+def plan(
+    spec: Annotated[Path, typer.Argument(help="Spec file (YAML).")],
+    output: Annotated[
+        PlanOutput, typer.Option("--output", "-o", help="Print the plan as a table, as JSON or as YAML.")
+    ] = PlanOutput.TABLE,
+    workers: WorkersOption = 2,
+) -> None:
+    """Say who would go when, how long it takes, and who cannot go and why. Nothing is moved.
+
+    Exit code 0: all can go; 3: some cannot; 4: none can.
+    """
+    from pipeline.plan_command import run_plan
+
+    raise typer.Exit(run_plan(spec, output.value, workers))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specs (docs/fleet.schema.json)."""
+    from pipeline.fleet.spec_schema import spec_schema
+
+    sys.stdout.write(spec_schema())
 
 
 @app.command()

@@ -72,7 +72,7 @@ async def _see_guest(vm: QemuVm) -> _Seen:
     except TimeoutError:
         return _Seen(note=f"{vm.source.qmp} did not answer within {_PATIENCE_S:g} s")
     except KuakaError as error:
-        return _Seen(note=str(error))
+        return _Seen(note=str(error).removeprefix(f"{vm.name}: "))
     size = Size(memory["base-memory"] + memory.get("plugged-memory", 0), "QMP")
     unshared = () if vm.shared_storage else unshared_disks(blocks, {disk.name for disk in vm.disks if disk.shared})
     return _Seen(size, disks_refused(unshared) if unshared else None)

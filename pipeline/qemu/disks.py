@@ -1,7 +1,7 @@
 """Which of a guest's disks would stay behind: kuaka moves memory, so both ends must reach the same disks.
 
-Pure functions on what `query-block` answers: a list of devices, each with `device`, `qdev` and, where a medium is in it,
-`inserted` with `ro`, `file`, `node-name` and `image.filename`.
+Pure functions on what `query-block` answers: a list of devices, each with `device`, `qdev` and, where a medium is in
+it, `inserted` with `ro`, `file`, `node-name` and `image.filename`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
