@@ -34,7 +34,14 @@ LIMIT_S = 5.0
 class LivePair:
     """A running source guest, its QMP for kuaka at `source_qmp`, and where its destination will be."""
 
-    def __init__(self, home: Path, parameters: GuestParameters = PARAMETERS, destination_qemu: str = QEMU_7_2) -> None:
+    def __init__(
+        self,
+        home: Path,
+        parameters: GuestParameters = PARAMETERS,
+        destination_qemu: str = QEMU_7_2,
+        source_qemu: str = QEMU_7_2,
+        machine: str = MACHINE,
+    ) -> None:
         self.home = home
         self.parameters = parameters
         self.source_qmp = home / "source" / "kuaka"
@@ -44,11 +51,16 @@ class LivePair:
         self._pid_file = home / "destination.pid"
         self._ram_file = home / "destination.ram"
         self._qemu = destination_qemu
+        self._machine = machine
         (home / "guest.img").write_bytes(boot_image(parameters))
         self.write_prepare()
         self._write(self.cleanup, self._cleanup_script())
         self.source = RunningGuest(
-            home / "source", parameters, options=("-qmp", f"unix:{self.source_qmp},server=on,wait=off")
+            home / "source",
+            parameters,
+            source_qemu,
+            machine,
+            options=("-qmp", f"unix:{self.source_qmp},server=on,wait=off"),
         )
         self.source.wait_ready()
 
@@ -58,12 +70,12 @@ class LivePair:
         self.source.__exit__(None, None, None)
 
     def write_prepare(
-        self, start: str = "-incoming defer -S", machine: str = MACHINE, memory_bytes: int = 0, more: str = ""
+        self, start: str = "-incoming defer -S", machine: str = "", memory_bytes: int = 0, more: str = ""
     ) -> None:
         """Make `prepare` start a destination of another kind."""
         size = memory_bytes or self.parameters.memory_bytes
         command = (
-            f"exec {require_tool(self._qemu)} -accel tcg -machine {machine},memory-backend=ram -m {size >> 10}K"
+            f"exec {require_tool(self._qemu)} -accel tcg -machine {machine or self._machine},memory-backend=ram -m {size >> 10}K"
             f" -object memory-backend-file,id=ram,share=on,size={size},mem-path={self._ram_file}"
             f" -nodefaults -display none -no-reboot"
             f" -drive file={self.home}/guest.img,format=raw,if=ide,file.locking=off"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.codecs.codec import CodecId
 from pipeline.fleet.host import Host
+from pipeline.fleet.host_accelerators import HostAccelerators
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import GuestMigration, QemuMigration
 from pipeline.fleet.orders import DestinationOrder, DestinationReady, TransferTerms, new_session
@@ -27,10 +28,10 @@ _ROOT = Path(__file__).parents[2]
 class LocalHost(Host):
     """A host whose links can be made to pass a relay."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, accelerators: HostAccelerators | None = None) -> None:
         path = home / "run" / name
         path.mkdir(mode=0o700)
-        super().__init__(name, "127.0.0.1", path, None)
+        super().__init__(name, "127.0.0.1", path, None, accelerators=accelerators)
         self.directory = str(path)
         self.workers: list[subprocess.Popen[bytes]] = []
         #: Put between source and destination by the next migration that arrives here.
@@ -68,9 +69,11 @@ class LocalHost(Host):
 
 
 @contextlib.asynccontextmanager
-async def local_hosts(home: Path, workers: int = 1) -> AsyncIterator[tuple[LocalHost, LocalHost]]:
-    """Hosts a and b."""
-    hosts = LocalHost("a", home), LocalHost("b", home)
+async def local_hosts(
+    home: Path, workers: int = 1, accelerators: HostAccelerators | None = None
+) -> AsyncIterator[tuple[LocalHost, LocalHost]]:
+    """Hosts a, which may have accelerators, and b."""
+    hosts = LocalHost("a", home, accelerators), LocalHost("b", home)
     try:
         await asyncio.gather(*(host.launch(workers) for host in hosts))
         yield hosts

@@ -25,9 +25,13 @@ ANSWERS: dict[str, Any] = {
 class QmpServer:
     """Serves QMP at `path`; a QEMU that refuses everything while its migration is being given up, as the real one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **answers: Any) -> None:
+        """`answers` instead of `ANSWERS`, underscores for hyphens."""
         self._path = path
+        self._answers = ANSWERS | {command.replace("_", "-"): answer for command, answer in answers.items()}
         self.asked: list[str] = []
+        #: The arguments of each of `asked`.
+        self.arguments: list[dict[str, Any]] = []
         self.status = "none"
         #: Awaited before the answer to a command.
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -53,6 +57,7 @@ class QmpServer:
             if command in self.before:
                 await self.before[command]()
             self.asked.append(command)
+            self.arguments.append(message.get("arguments", {}))
             identity = {name: message[name] for name in ("id",) if name in message}
             writer.write(json.dumps({**self._answer(command), **identity}).encode() + b"\n")
         writer.close()
@@ -65,5 +70,6 @@ class QmpServer:
         elif command == "migrate_cancel" and self.status == "active":
             self.status = "cancelling"
         elif command == "query-migrate":
-            return {"return": {} if self.status == "none" else {"status": self.status}}
-        return {"return": ANSWERS.get(command, {})}
+            more = self._answers.get(command, {})
+            return {"return": {} if self.status == "none" else {"status": self.status, **more}}
+        return {"return": self._answers.get(command, {})}
