@@ -11,7 +11,7 @@ DEMO_ARGS ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: ## install what is needed: Debian packages (as root), .venv, QEMU 10.0 in .cache
+setup: ## install what is needed: Debian packages (as root), .venv, QEMU 10.0 and helm in .cache
 	@.ci/setup.sh
 
 lint: setup ## ruff check, ruff format --check, mypy --strict

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the working tree ready: Debian packages, the Python environment in .venv, QEMU 10.0 in .cache.
+# Makes the working tree ready: Debian packages, the Python environment in .venv, QEMU 10.0 and helm in .cache.
 #
 # It does only what is not done yet (well under a second when nothing is), as root or not. What it cannot install it names
 # in one line and goes on with the rest; only without Python or the Python packages does it fail. Where packages come from
@@ -89,3 +89,4 @@ flock 9
 install_debian_packages
 install_python_packages
 .ci/qemu.sh || true # it has said why
+.ci/helm.sh || true
