@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.fleet.convergence import Help
 from pipeline.fleet.fleet_order import FleetOrder, VmOrder
 from pipeline.fleet.fleets import CommandKind, FleetRecord, MigrationRecord
-from pipeline.fleet.lifecycle import FINAL, State
+from pipeline.fleet.lifecycle import FINAL, UNDER_WAY, State
 from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.run import Attempt
 
@@ -62,6 +62,11 @@ class Case:
     def ended(self) -> bool:
         """Whether nothing follows."""
         return self.record.state in FINAL
+
+    @property
+    def holds_slot(self) -> bool:
+        """Whether it counts for every limit: also while something that a dead controller left is put right."""
+        return self.record.state in UNDER_WAY
 
     @property
     def cancelled(self) -> bool:

@@ -29,7 +29,7 @@ from pipeline.fleet.fleet_order import ReadFleet, strictest
 from pipeline.fleet.fleet_status import Accepted, FleetStatus, results_of, status_of_case, status_of_record
 from pipeline.fleet.fleets import CommandKind, FleetJournal
 from pipeline.fleet.journal import Journal, Migration
-from pipeline.fleet.lifecycle import TOUCHING, UNDER_WAY, State, Trigger
+from pipeline.fleet.lifecycle import TOUCHING, State, Trigger
 from pipeline.fleet.outcomes import cancelled_result
 from pipeline.fleet.owner import Owner, is_alive
 from pipeline.fleet.plan.admission import admit
@@ -217,7 +217,7 @@ class Controller:
                 self._inherited.remove(run)
 
     def _admit(self) -> None:
-        running = [case for case in self._cases() if case.record.state in UNDER_WAY]
+        running = [case for case in self._cases() if case.holds_slot]
         taken = {place: case.id for case in running for place in case.order.endpoints}
         waiting = {case.id: case for case in self._cases() if self._may_begin(case, taken)}
         decision = admit(
