@@ -41,13 +41,15 @@ def _best_of(loads: Mapping[str, list[Load]], limit_of: Callable[[str], int]) ->
 
 
 def best_parallel(loads: Sequence[Load], limit: int) -> int | None:
-    """How many of these to have at the same time; None where no guest is written to, and the limit is as good."""
+    """How many of these to have at the same time; None where the limit is as good as any: no guest is written to."""
+    most = min(limit, len(loads))
     if not any(load.dirty_bytes_s for load in loads):
         return None
     shared = _shared_by_all(loads)
-    times = {count: _ns_for_each(loads, shared, count) for count in range(1, min(limit, len(loads)) + 1)}
+    times = {count: _ns_for_each(loads, shared, count) for count in range(1, most + 1)}
     least = min(times.values())
-    return next(count for count, time in times.items() if time * 1000 <= least * _CLOSE_PERMILLE)
+    best = next(count for count, time in times.items() if time * 1000 <= least * _CLOSE_PERMILLE)
+    return best if best < most else None
 
 
 def _shared_by_all(loads: Sequence[Load]) -> set[Shared]:

@@ -32,7 +32,10 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class CodecCost:
-    """What a mix of pages costs, two of five of them zero: measured on one core of a 2 GHz server, rounded."""
+    """What a mix of pages costs, two of five of them zero: measured here (docs/plan.md), rounded down.
+
+    Accelerators do not count: they save cores, and what they give is shared with others.
+    """
 
     #: Wire bytes for 1000 raw ones.
     wire_permille: int
@@ -42,11 +45,11 @@ class CodecCost:
 
 
 _COSTS = {
-    CodecId.NONE: CodecCost(610, 1_200 * _MB, 1_200 * _MB),
-    CodecId.LZ4: CodecCost(550, 600 * _MB, 900 * _MB),
-    CodecId.ZSTD: CodecCost(380, 250 * _MB, 500 * _MB),
-    CodecId.DEFLATE: CodecCost(420, 180 * _MB, 350 * _MB),
-    CodecId.QAT: CodecCost(420, 180 * _MB, 350 * _MB),
+    CodecId.NONE: CodecCost(610, 1_100 * _MB, 1_100 * _MB),
+    CodecId.LZ4: CodecCost(550, 550 * _MB, 800 * _MB),
+    CodecId.ZSTD: CodecCost(380, 300 * _MB, 520 * _MB),
+    CodecId.DEFLATE: CodecCost(450, 400 * _MB, 600 * _MB),
+    CodecId.QAT: CodecCost(450, 400 * _MB, 600 * _MB),
 }
 
 

@@ -71,10 +71,11 @@ class _Simulation:
         self._admit()
         self.reasons = self.admission.reasons()
         while self._events:
-            self.now_ns, _, version, name = heapq.heappop(self._events)
+            at_ns, _, version, name = heapq.heappop(self._events)
             moving = self.running.get(name)
             if moving is None or moving.version != version:
                 continue
+            self.now_ns = at_ns
             if not moving.moves:
                 self._begin_to_move(moving)
                 continue
