@@ -21,7 +21,7 @@ from pipeline.errors import KuakaError
 from pipeline.fleet.host_devices import HostDevice, start_devices
 from pipeline.fleet.orders import TransferTerms
 from pipeline.fleet.places import DeviceChoice
-from pipeline.fleet.ticket_desk import FlowTickets, TicketFlow
+from pipeline.fleet.ticket_desk import FlowTickets, TicketFlow, has_tickets
 from pipeline.offload import OffloadCounters, SessionDevice, SessionOffload
 from pipeline.offloaded import DSA, IAA, QAT
 from scheduler.client import PERIOD_NS, SchedulerClient, Transport
@@ -111,17 +111,19 @@ class HostAccelerators:
         return SessionOffload(str(self._table.path), tuple(told))
 
     def takes_tickets(self, codec: CodecId) -> bool:
-        """Whether a device would code what leaves this host with this codec, under a scheduler that answers."""
+        """Whether a device would code what leaves with this codec, and a scheduler answers that has tickets for it."""
         client = self._client
         there = client is not None and client.silent_ns is not None
-        return there and any(coding for _, coding in self._useful(codec, sending=True))
+        return there and any(
+            coding and has_tickets(device.settings) for device, coding in self._useful(codec, sending=True)
+        )
 
     def ticket_desk(self, session: str) -> FlowTickets | None:
-        """Where a session asks for its downtime ticket; None where no device codes its pages, or no scheduler is."""
+        """Where a session asks for its downtime ticket; None where nothing that codes its pages gives any."""
         flows = [
-            TicketFlow(flow.opened.flow, flow.opened.pool, flow.device.cost)
+            TicketFlow(flow.opened.flow, flow.device.settings, flow.device.cost)
             for flow in self._flows.get(session, ())
-            if flow.coding
+            if flow.coding and has_tickets(flow.device.settings)
         ]
         if self._client is None or self._client.silent_ns is None or not flows:
             return None

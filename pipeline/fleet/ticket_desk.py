@@ -1,8 +1,10 @@
 """Downtime tickets of one session's flows, by its host's client of the scheduler.
 
 cost_ns of a stop on a pool is what its device needs for the pages that remain, each as a descriptor of its own: no
-stop costs more. Flows on several pools share the pages, and a guest is stopped when all of them have a ticket. A pool
-whose device is down promises nothing and is not waited for.
+stop costs more. What is beyond anything that the pool's critical reserve can do within the downtime limit is not asked
+for, or the answer would be no for ever: that part is the CPU's. Flows on several pools share the pages, and a guest is
+stopped when all of them have a ticket. A pool without a critical reserve, or whose device is down, promises nothing and
+is not waited for.
 """
 
 import asyncio
@@ -12,6 +14,8 @@ from dataclasses import dataclass
 from pipeline.memory.pages import PAGE_BYTES
 from scheduler.client import SchedulerClient
 from scheduler.core.effects import Reason
+from scheduler.core.events import PoolSettings
+from scheduler.core.tickets import TicketBook
 from scheduler.devices.cost import CostModel
 from scheduler.devices.device import Operation
 from scheduler.ticks import TicketAnswer
@@ -24,13 +28,19 @@ class TicketFlow:
     """A flow that codes pages on its way out, and what they cost its pool."""
 
     flow: str
-    pool: str
+    settings: PoolSettings
     cost: CostModel
 
 
-def stop_cost_ns(pages: int, cost: CostModel) -> int:
-    """Device-ns that so many pages take at the most; KeyError for a device that compresses nothing."""
-    return pages * cost.cost_ns(Operation.COMPRESS, PAGE_BYTES)
+def has_tickets(settings: PoolSettings) -> bool:
+    """Whether the pool's scheduler ever gives one."""
+    return TicketBook.of(settings).usable(learning=False) > 0
+
+
+def stop_cost_ns(pages: int, within_ns: int, settings: PoolSettings, cost: CostModel) -> int:
+    """Device-ns to ask for, for so many pages; KeyError for a device that compresses nothing."""
+    all_ns = pages * cost.cost_ns(Operation.COMPRESS, PAGE_BYTES)
+    return max(1, min(all_ns, TicketBook.of(settings).most_cost_ns(within_ns)))
 
 
 class FlowTickets:
@@ -52,17 +62,25 @@ class FlowTickets:
         self._soon()
         answers = await asyncio.gather(
             *(
-                self._client.request_ticket(flow.flow, flow.pool, stop_cost_ns(share, flow.cost), within_ns)
+                self._client.request_ticket(
+                    flow.flow,
+                    flow.settings.pool,
+                    stop_cost_ns(share, within_ns, flow.settings, flow.cost),
+                    within_ns,
+                )
                 for flow in self._flows
             )
         )
+        answers = [answer for answer in answers if answer.reason not in _NO_DEVICE]
         denied = [answer for answer in answers if not answer.granted]
         if not denied:
-            return TicketAnswer(granted=True)
-        return TicketAnswer(granted=False, reason=denied[0].reason, retry_ns=max(answer.retry_ns for answer in denied))
+            return TicketAnswer(granted=bool(answers))
+        # Where one pool's answer is missing, there is nobody to ask again.
+        reason = denied[0].reason if all(answer.reason is not None for answer in denied) else None
+        return TicketAnswer(granted=False, reason=reason, retry_ns=max(answer.retry_ns for answer in denied))
 
     def give_back(self) -> None:
         """See `TicketDesk`."""
         for flow in self._flows:
-            self._client.close_ticket(flow.flow, flow.pool)
+            self._client.close_ticket(flow.flow, flow.settings.pool)
         self._soon()

@@ -99,7 +99,7 @@ class PoolScheduler:
         self.control = Control()
         #: Goes up when what flows are worth changes.
         self._values = 0
-        self.book = TicketBook(settings.critical_slots, 0)
+        self.book = TicketBook.of(settings)
         self._apply(settings)
         self.delay = QueueDelay(2 * self.lease_ns)
         self._busy_base_ns = self._used_base_ns = 0

@@ -15,7 +15,9 @@ can be granted at once, whatever those hold.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
+from scheduler.core.events import PoolSettings
 from scheduler.core.units import PERMILLE
 
 #: Of the reserve's capacity, what tickets may promise.
@@ -49,6 +51,12 @@ class TicketBook:
         self.denied = 0
         self.missed = 0
 
+    @classmethod
+    def of(cls, settings: PoolSettings) -> Self:
+        """The empty book of a pool."""
+        slots = settings.critical_slots
+        return cls(slots, settings.engines * slots * PERMILLE // settings.slots)
+
     @property
     def taken(self) -> int:
         """Slots set aside."""
@@ -68,6 +76,11 @@ class TicketBook:
         """The least slots whose part of the reserve does `cost_ns` in 80 % of `within_ns`."""
         promised = self.rate_permille * _PROMISED_PERMILLE * within_ns
         return max(1, -(-cost_ns * self.slots * PERMILLE * PERMILLE // max(1, promised)))
+
+    def most_cost_ns(self, within_ns: int) -> int:
+        """The most that one ticket can be for, when there is no other; 0 where there never is one."""
+        promised = self.rate_permille * _PROMISED_PERMILLE * within_ns
+        return self.usable(learning=False) * promised // (max(1, self.slots) * PERMILLE * PERMILLE)
 
     def retry_ns(self, now_ns: int) -> int:
         """When a slot may be free again: at the latest when the first ticket ends."""
