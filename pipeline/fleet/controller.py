@@ -151,6 +151,7 @@ class Controller:
                 self._tasks.remove(task)
                 task.result()
         watching.cancel()
+        self._finish_fleets()
 
     async def idle(self) -> None:
         """Wait until every fleet has finished."""

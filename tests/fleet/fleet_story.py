@@ -80,6 +80,10 @@ class Story:
     settings: ControllerSettings = SETTINGS
     #: Whether machines may end Failed: only where the story makes them fail.
     may_fail: bool = False
+    #: Fleets that wishes submit.
+    later: Sequence[tuple[str, dict[str, Any]]] = ()
+    #: Hosts that do not answer.
+    agents_away: frozenset[str] | set[str] = frozenset()
 
     now_s: float = 0.0
     points: int = 0
@@ -97,10 +101,10 @@ class Story:
         self.world = World(lambda: int((self.loop.time() if self.loop else self.now_s) * SECOND_NS))
         self.world.handed_over = self._handed_over
         self.agents = Agents(self.world)
-        for fleet_id, spec in self.fleets:
-            for order in read_fleet(fleet_id, spec).vms:
-                with self.world.guest(order.vm):
-                    pass
+        self._all = dict([*self.fleets, *self.later])
+        for order in orders_of(self._all).values():
+            with self.world.guest(order.vm):
+                pass
 
     def tell(self) -> "Story":
         """Let it happen; what broke a rule is in `world.broken`."""
@@ -113,15 +117,15 @@ class Story:
         return self
 
     def events(self) -> list[Event]:
-        return self._journal(0).events(None)
+        return self.fleet_journal(0).events(None)
 
     def states(self) -> dict[str, State]:
-        fleets = self._journal(0)
+        fleets = self.fleet_journal(0)
         records = [fleets.fleet(fleet_id) for fleet_id in fleets.fleet_ids()]
         return {each.vm: each.state for record in records if record for each in record.migrations}
 
     def results(self) -> dict[str, MigrationResult]:
-        fleets = self._journal(0)
+        fleets = self.fleet_journal(0)
         records = [fleets.fleet(fleet_id) for fleet_id in fleets.fleet_ids()]
         return {
             f"{record.id}/{each.vm}": each.result
@@ -131,7 +135,7 @@ class Story:
             if each.state in FINAL and each.result is not None
         }
 
-    def _journal(self, number: int) -> FleetJournal:
+    def fleet_journal(self, number: int) -> FleetJournal:
         return FleetJournal(Journal(self.connection, Path("journal"), Owner(number, number, "boot")))
 
     def _handed_over(self, session: str) -> bool:
@@ -158,6 +162,7 @@ class Story:
         journal.file = DyingFile(self.connection, point)
         self.world.point = point
         self.agents = Agents(self.world)
+        self.agents.away |= self.agents_away
         controller = Controller(
             journal,
             self.agents,
@@ -188,8 +193,9 @@ class Story:
         idle = asyncio.create_task(controller.idle())
         await asyncio.wait((running, user), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait((running, idle), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
+        for task in (running, user):
+            if task.done():
+                task.result()
         controller.stop()
         await running
 
@@ -220,14 +226,14 @@ class Story:
             if state is State.FAILED and not self.may_fail:
                 breaks(f"{vm} failed without need")
         ended = {name: result.status for name, result in results.items()}
-        wanted = {name: _STATUSES.get(states[order.vm]) for name, order in orders_of(dict(self.fleets)).items()}
+        wanted = {name: _STATUSES.get(states[order.vm]) for name, order in orders_of(self._all).items()}
         if ended != wanted:
             breaks(f"results {ended}, not {wanted}")
         if self.connection.execute("SELECT count(*) FROM migration WHERE finished = 0").fetchone() != (0,):
             breaks("something is left to be put right")
         if self.connection.execute("SELECT count(*) FROM run WHERE finished = 0").fetchone() != (0,):
             breaks("a run was not finished")
-        check_events(self.events(), dict(self.fleets), breaks)
+        check_events(self.events(), self._all, breaks)
 
 
 def orders_of(fleets: dict[str, dict[str, Any]]) -> dict[str, VmOrder]:
