@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-matrix test-long bench bench-scheduler bench-bindings demo clean
+.PHONY: help setup lint schema bench-plan test test-matrix test-long bench bench-scheduler bench-bindings demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,6 +18,9 @@ lint: setup ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pipeline scheduler
+
+schema: setup ## write the JSON Schema of specs, docs/fleet.schema.json
+	$(BIN)/kuaka schema > docs/fleet.schema.json
 
 test: setup ## everything but the matrix and the long tests (at most 10 minutes on 2 cores); TEST_ARGS="-k name"
 	$(BIN)/python -m pytest $(TEST_ARGS)
@@ -36,6 +39,9 @@ bench-scheduler: setup ## what the scheduler costs: its core, its actor's ticks;
 
 bench-bindings: setup ## what the bindings to real queues cost their caller; BENCH_ARGS="..."
 	$(BIN)/python -m benchmarks bindings $(BENCH_ARGS)
+
+bench-plan: setup ## plan 10 000 machines on 500 hosts; BENCH_ARGS="..."
+	$(BIN)/python -m benchmarks plan $(BENCH_ARGS)
 
 demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"
 	$(BIN)/kuaka demo $(DEMO_ARGS)
