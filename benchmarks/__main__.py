@@ -16,6 +16,7 @@ from benchmarks import (
     case_live,
     case_memory,
     case_overhead,
+    case_plan,
     case_scheduler,
     case_ticks,
 )
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[Report, Path, int], None]] = {
     "scheduler": case_scheduler.run,
     "ticks": case_ticks.run,
     "bindings": case_bindings.run,
+    "plan": case_plan.run,
 }
 #: Memory, not a disk, is what is to be compared with QEMU's RAM.
 _MEMORY_FILES = Path("/dev/shm")
