@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -236,12 +236,12 @@ class Story:
         check_events(self.events(), self._all, breaks)
 
 
-def orders_of(fleets: dict[str, dict[str, Any]]) -> dict[str, VmOrder]:
+def orders_of(fleets: Mapping[str, dict[str, Any]]) -> dict[str, VmOrder]:
     """All machines by fleet/vm."""
     return {f"{name}/{order.vm}": order for name, spec in fleets.items() for order in read_fleet(name, spec).vms}
 
 
-def check_events(events: Sequence[Event], fleets: dict[str, dict[str, Any]], breaks: Callable[[str], None]) -> None:
+def check_events(events: Sequence[Event], fleets: Mapping[str, dict[str, Any]], breaks: Callable[[str], None]) -> None:
     """Whether the log tells of lives by the table, within the limits, that end once, as the user wanted it."""
     orders = orders_of(fleets)
     limits = strictest(read_fleet(name, spec).limits for name, spec in fleets.items())
