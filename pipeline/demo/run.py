@@ -99,6 +99,8 @@ def _machine(number: int, guest: DemoGuest, options: DemoOptions) -> QemuVm:
             host=DESTINATION_HOST, qmp=guest.destination.qmp, prepare=guest.prepare(), cleanup=guest.cleanup()
         ),
         zero_page_detection=options.zero_page_detection,
+        # Both QEMUs have the boot sector's file.
+        shared_storage=True,
         weight=options.weight(number),
     )
 

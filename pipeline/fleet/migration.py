@@ -32,6 +32,7 @@ from pipeline.fleet.results import MigrationResult, Status, with_offload
 from pipeline.fleet.spec_fields import Command
 from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
+from pipeline.qemu.disks import refusal, unshared_disks
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.qemu.switchover import SWITCHOVER_ACK
@@ -58,6 +59,8 @@ class QemuMigration:
     zero_page_detection: str | None
     terms: TransferTerms
     timeout_s: float | None = None
+    #: Names of the disks that both ends reach; None: all are, or nobody wants to know.
+    shared_disks: frozenset[str] | None = None
 
 
 class GuestMigration:
@@ -132,6 +135,7 @@ class GuestMigration:
     async def _prepare(self) -> None:
         order = self._order
         self._inspected = await self.source.inspect_source(order.vm, order.source_qmp, self.session)
+        self._refuse_own_disks(self._inspected)
         if self._inspected.status == "paused":
             self._recorder.paused()
         acknowledges = await self._wants_acknowledgement(self._inspected)
@@ -161,6 +165,11 @@ class GuestMigration:
             acknowledges and SWITCHOVER_ACK in ready.facts.capabilities,
         )
         await self.source.start_source(source_order, self._inspected)
+
+    def _refuse_own_disks(self, source: QemuFacts) -> None:
+        shared = self._order.shared_disks
+        if shared is not None and (unshared := unshared_disks(source.writable_disks, shared)):
+            raise SpecError(f"{self._order.vm}: {refusal(unshared)}")
 
     async def _wants_acknowledgement(self, source: QemuFacts) -> bool:
         """Whether the source is to wait for a SWITCHOVER_ACK: its user wants it to, or its downtime ticket does."""

@@ -13,7 +13,7 @@ from pipeline.errors import KuakaError
 from pipeline.fleet.plan.from_spec import Size, is_local
 from pipeline.fleet.plan.plan import Sightings
 from pipeline.fleet.spec import ImageVm, QemuVm, Spec
-from pipeline.qemu.disks import unshared_disks
+from pipeline.qemu.disks import refusal, unshared_disks, writable_disks
 from pipeline.qemu.qmp import Qmp
 
 #: Guests that are asked at the same time.
@@ -74,11 +74,6 @@ async def _see_guest(vm: QemuVm) -> _Seen:
     except KuakaError as error:
         return _Seen(note=str(error).removeprefix(f"{vm.name}: "))
     size = Size(memory["base-memory"] + memory.get("plugged-memory", 0), "QMP")
-    unshared = () if vm.shared_storage else unshared_disks(blocks, {disk.name for disk in vm.disks if disk.shared})
-    return _Seen(size, disks_refused(unshared) if unshared else None)
-
-
-def disks_refused(unshared: tuple[str, ...]) -> str:
-    """Why a guest with these disks cannot go."""
-    shown = ", ".join(unshared[:3])
-    return f"it writes to {shown}, not said to be shared: declare it in disks with shared: true, or say sharedStorage"
+    shared = vm.shared_disks
+    unshared = () if shared is None else unshared_disks(writable_disks(blocks), shared)
+    return _Seen(size, refusal(unshared) if unshared else None)

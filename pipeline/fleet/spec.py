@@ -191,6 +191,11 @@ class QemuVm(_VirtualMachine):
     #: The user that both QEMUs run as, where that is not ours.
     socket_user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
+    @property
+    def shared_disks(self) -> frozenset[str] | None:
+        """Names of the disks that the destination reaches; None: whatever it has."""
+        return None if self.shared_storage else frozenset(disk.name for disk in self.disks if disk.shared)
+
 
 class ImageVm(_VirtualMachine):
     """A suspended guest's memory, or any file of pages."""

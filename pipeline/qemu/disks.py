@@ -7,26 +7,34 @@ it, `inserted` with `ro`, `file`, `node-name` and `image.filename`.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+#: One disk by all that a spec may call it: its file first, then its node, device and qdev id.
+DiskNames = tuple[str, ...]
 
-def unshared_disks(blocks: Sequence[Mapping[str, Any]], shared: Collection[str]) -> tuple[str, ...]:
-    """Disks that the guest may write to and that `shared` does not name, by what a spec would call them.
 
-    `shared`: files, node names, devices or qdev ids of disks that the destination reaches, too.
-    """
-    found = []
-    for block in blocks:
-        inserted = block.get("inserted")
-        if not inserted or inserted.get("ro"):
-            # An empty drive, or one that the guest cannot write to.
-            continue
-        names = list(_names(block, inserted))
-        if not set(names) & set(shared):
-            found.append(names[0] if names else "a disk without a name")
-    return tuple(found)
+def writable_disks(blocks: Sequence[Mapping[str, Any]]) -> tuple[DiskNames, ...]:
+    """The disks that the guest may write to."""
+    # An empty drive has nothing inserted.
+    return tuple(
+        tuple(dict.fromkeys(_names(block, inserted)))
+        for block in blocks
+        if (inserted := block.get("inserted")) and not inserted.get("ro")
+    )
+
+
+def unshared_disks(disks: Sequence[DiskNames], shared: Collection[str]) -> tuple[str, ...]:
+    """Those of `disks` that `shared` does not name, each by its first name."""
+    return tuple(
+        next(iter(names), "a disk without a name") for names in disks if not any(name in shared for name in names)
+    )
+
+
+def refusal(unshared: Sequence[str]) -> str:
+    """Why a guest with these disks cannot go, and what to do."""
+    shown = ", ".join(unshared[:3])
+    return f"it writes to {shown}, not said to be shared: declare it in disks with shared: true, or say sharedStorage"
 
 
 def _names(block: Mapping[str, Any], inserted: Mapping[str, Any]) -> Iterator[str]:
-    """The file first: people know it."""
     image = inserted.get("image") or {}
     for name in (
         inserted.get("file"),

@@ -13,6 +13,7 @@ from typing import Any, Self
 from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from pipeline.errors import MigrationError, SpecError
+from pipeline.qemu.disks import DiskNames, writable_disks
 
 _CONNECT_TIMEOUT_S = 5.0
 #: A QEMU whose main loop does not answer for this long is not going to migrate.
@@ -34,6 +35,7 @@ class QemuFacts:
     parameters: Mapping[str, Any]
     #: Command line of the process behind the socket; empty where it cannot be read.
     arguments: tuple[str, ...]
+    writable_disks: tuple[DiskNames, ...] = ()
 
     @property
     def native_zero_pages(self) -> bool:
@@ -118,6 +120,7 @@ class Qmp:
             {entry["capability"]: entry["state"] for entry in capabilities},
             await self.execute("query-migrate-parameters"),
             self._arguments(),
+            writable_disks(await self.execute("query-block")),
         )
 
     async def next_event(self, *names: str) -> Message:

@@ -88,6 +88,8 @@ class LivePair:
         virtual_machine = {
             "name": "vm1",
             "kind": "qemu",
+            # Both QEMUs have the same boot sector's file.
+            "sharedStorage": True,
             "source": {"host": "a", "qmp": str(self.source_qmp)},
             "destination": {
                 "host": "b",

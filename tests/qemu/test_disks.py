@@ -1,10 +1,11 @@
 """Disks that would stay behind, from what real QEMUs answer to `query-block`."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
-from pipeline.qemu.disks import unshared_disks
+from pipeline.qemu import disks
 
 
 def disk(**fields: Any) -> dict[str, Any]:
@@ -25,6 +26,10 @@ def disk(**fields: Any) -> dict[str, Any]:
         "inserted": inserted | fields.pop("inserted", {}),
     }
     return block | fields
+
+
+def unshared_disks(blocks: list[dict[str, Any]], shared: Collection[str]) -> tuple[str, ...]:
+    return disks.unshared_disks(disks.writable_disks(blocks), shared)
 
 
 EMPTY_DRIVE = {"device": "ide1-cd0", "locked": False, "removable": True, "tray_open": False, "type": "unknown"}
