@@ -66,6 +66,7 @@ def _guest(vm: QemuVm, settings: VmSettings, terms: TransferTerms) -> QemuMigrat
         vm.zero_page_detection,
         terms,
         settings.timeout_s,
+        vm.shared_disks,
     )
 
 
