@@ -143,4 +143,5 @@ _DEVICE_COLUMNS = (
     _Column("CPU", lambda result: str(result.cpu_pages)),
     _Column("busy", lambda result: str(result.busy_retries), always=False),
     _Column("wait", lambda result: _milliseconds(result.wait_ms), always=False),
+    _Column("ticket", lambda result: _milliseconds(result.ticket_wait_ms), always=False),
 )

@@ -10,7 +10,7 @@ from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.results import MigrationResult, Status
 
 DONE = MigrationResult(
-    *("db-1", "qemu", Status.COMPLETED, True, 0, 12_345.6, 234.5, 230.0, 12, 1_234_567, 345_678),
+    *("db-1", "qemu", Status.COMPLETED, True, 0, 12_345.6, 234.5, 230.0, None, 12, 1_234_567, 345_678),
     *(5_056_786_432, 2_056_786_432, {"zstd": 888_888, "none": 1}),
 )
 WRONG = MigrationResult("db-2", "qemu", Status.COMPLETED, verified=False, wrong_pages=3, error="3 pages are wrong")
