@@ -22,7 +22,8 @@ class AttemptOrder:
     run: int
     source: FleetHost
     destination: FleetHost
-    #: Cap on wire bytes per second that a user has set since; None: none.
+    #: The cap on its wire bytes per second that holds now, whatever the spec says: a user may have changed it since, or
+    #: lifted it. None: none.
     rate_bytes_s: int | None
     #: To be told of START, HAND_OVER and TAKE_BACK by whoever learns of them (see `ReportingRecorder`); never raises.
     reached: Callable[[Trigger], None]

@@ -5,7 +5,7 @@ What is recorded is written first and pictured afterwards: a controller that die
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.fleet.convergence import Help
@@ -13,7 +13,11 @@ from pipeline.fleet.fleet_order import FleetOrder, VmOrder
 from pipeline.fleet.fleets import CommandKind, FleetRecord, MigrationRecord
 from pipeline.fleet.lifecycle import FINAL, UNDER_WAY, State
 from pipeline.fleet.orders import MigrationProgress
+from pipeline.fleet.plan.requests import Request
 from pipeline.fleet.run import Attempt
+
+#: More places than a spec has machines.
+_PLACE_BITS = 24
 
 
 @dataclass(slots=True)
@@ -64,6 +68,14 @@ class Case:
         return self.record.state in FINAL
 
     @property
+    def request(self) -> Request:
+        """What admission is asked: fleets in the order of their submission, deadlines from it."""
+        fleet, request = self.fleet, self.order.request
+        deadline_ns = None if request.deadline_ns is None else fleet.submitted_ns + request.deadline_ns
+        submitted = (fleet.number << _PLACE_BITS) + request.submitted
+        return replace(request, submitted=submitted, deadline_ns=deadline_ns)
+
+    @property
     def holds_slot(self) -> bool:
         """Whether it counts for every limit: also while something that a dead controller left is put right."""
         return self.record.state in UNDER_WAY
@@ -92,6 +104,7 @@ class FleetCase:
     id: str
     spec: Mapping[str, Any]
     submitted_ns: int
+    head_start_bytes: int
     order: FleetOrder
     commands: dict[tuple[str, CommandKind], int | None]
     cases: dict[str, Case] = field(default_factory=dict)
@@ -108,15 +121,30 @@ class FleetCase:
         return all(case.ended for case in self.cases.values())
 
     @property
+    def weight(self) -> int:
+        """Its share against other fleets."""
+        return self.order.vms[0].request.weight
+
+    @property
     def served_bytes(self) -> int:
-        """Memory that it has moved."""
+        """What it counts as served, without what runs: its head start, and memory that it has moved."""
         cases = self.cases.values()
-        return sum(case.order.request.memory_bytes for case in cases if case.record.state is State.SUCCEEDED)
+        moved = (case.order.request.memory_bytes for case in cases if case.record.state is State.SUCCEEDED)
+        return self.head_start_bytes + sum(moved)
+
+    @property
+    def charged_bytes(self) -> int:
+        """The same with what runs."""
+        running = (case.order.request.memory_bytes for case in self.cases.values() if case.holds_slot)
+        return self.served_bytes + sum(running)
 
 
 def fleet_case(record: FleetRecord, order: FleetOrder) -> FleetCase:
     """The picture of a fleet that nothing runs for yet."""
-    fleet = FleetCase(record.number, record.id, record.spec, record.submitted_ns, order, dict(record.commands))
+    commands = dict(record.commands)
+    fleet = FleetCase(
+        record.number, record.id, record.spec, record.submitted_ns, record.head_start_bytes, order, commands
+    )
     orders = {each.vm: each for each in order.vms}
     fleet.cases.update((each.vm, Case(fleet, orders[each.vm], each)) for each in record.migrations)
     return fleet

@@ -15,7 +15,6 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import KuakaError, UsageError
@@ -32,8 +31,7 @@ from pipeline.fleet.journal import Journal, Migration
 from pipeline.fleet.lifecycle import TOUCHING, State, Trigger
 from pipeline.fleet.outcomes import cancelled_result
 from pipeline.fleet.owner import Owner, is_alive
-from pipeline.fleet.plan.admission import admit
-from pipeline.fleet.plan.requests import Request
+from pipeline.fleet.plan.admission import admit, head_start
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.watch import Watch
 
@@ -80,7 +78,10 @@ class Controller:
         Raises `SpecError` for a spec that cannot be, `UsageError` for another spec under a known name.
         """
         order = self._read_fleet(fleet_id, spec)
-        new = self._fleets.submit(fleet_id, spec, [each.vm for each in order.vms])
+        served = {fleet.id: fleet.charged_bytes for fleet in self._under_way.values()}
+        weights = {fleet.id: fleet.weight for fleet in self._under_way.values()}
+        ahead_bytes = head_start(served, weights, order.vms[0].request.weight)
+        new = self._fleets.submit(fleet_id, spec, [each.vm for each in order.vms], ahead_bytes)
         if new and (record := self._fleets.fleet(fleet_id)) is not None:
             self._under_way[fleet_id] = fleet_case(record, order)
             self._wake()
@@ -97,6 +98,11 @@ class Controller:
     def events(self, fleet_id: str | None = None, after: int = 0) -> list[Event]:
         """What happened after the event of sequence `after`, oldest first, only so many at once."""
         return self._fleets.events(fleet_id, after)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a fleet is under way; costs nothing."""
+        return bool(self._under_way)
 
     def cancel(self, fleet_id: str, vm: str | None = None) -> None:
         """Give up a fleet or one machine: the guest stays where it is; behind the hand-over it is too late."""
@@ -222,8 +228,8 @@ class Controller:
         taken = {place: case.id for case in running for place in case.order.endpoints}
         waiting = {case.id: case for case in self._cases() if self._may_begin(case, taken)}
         decision = admit(
-            [_request(case) for case in waiting.values()],
-            [_request(case) for case in running],
+            [case.request for case in waiting.values()],
+            [case.request for case in running],
             strictest(fleet.order.limits for fleet in self._under_way.values()),
             {fleet.id: fleet.served_bytes for fleet in self._under_way.values()},
             self._stopped_pools(),
@@ -303,7 +309,3 @@ class Controller:
     def _wake(self) -> None:
         self._idle.clear()
         self._changed.set()
-
-
-def _request(case: Case) -> Request:
-    return replace(case.order.request, submitted=case.fleet.number)

@@ -28,7 +28,8 @@ class VmOrder:
 
     vm: str
     kind: str
-    #: What admission is asked; `submitted` is filled in by the controller.
+    #: What admission is asked: `submitted` is its place in the spec, `deadline_ns` counts from the submission. The
+    #: weight is the same in all of a fleet.
     request: Request
     #: Where its guest or image is and will be, e.g. "a:/run/vm.qmp": no two migrations touch one at the same time,
     #: whatever fleets they are of.
@@ -38,7 +39,7 @@ class VmOrder:
 
 @dataclass(frozen=True, slots=True)
 class FleetOrder:
-    """A fleet's machines in the order of its spec; no two have the same name."""
+    """A fleet's machines in the order of its spec, one at least; no two have the same name."""
 
     vms: tuple[VmOrder, ...]
     limits: Limits

@@ -36,7 +36,7 @@ KEPT_FLEETS = 200
 #: What an event of a fleet says that is not of one of its machines.
 SUBMITTED, CHANGED, FINISHED = "Submitted", "Changed", "Finished"
 
-_FLEET = "number, id, spec, submitted_ns, finished"
+_FLEET = "number, id, spec, submitted_ns, head_start_bytes, finished"
 _MIGRATION = "vm, state, attempt, failures, not_before_ns, reason, session, result"
 
 
@@ -81,6 +81,8 @@ class FleetRecord:
     id: str
     spec: dict[str, Any]
     submitted_ns: int
+    #: What it counts as served from its beginning; see `plan.admission.head_start`.
+    head_start_bytes: int
     finished: bool
     migrations: tuple[MigrationRecord, ...]
     #: What holds for it: by machine ("" for all) and kind. A cap of None was lifted.
@@ -108,7 +110,7 @@ class FleetJournal:
 
         self.journal.file.transaction(work)
 
-    def submit(self, fleet_id: str, spec: Mapping[str, Any], vms: Sequence[str]) -> bool:
+    def submit(self, fleet_id: str, spec: Mapping[str, Any], vms: Sequence[str], head_start_bytes: int = 0) -> bool:
         """Record a fleet, all its machines pending; False when that very fleet is recorded already.
 
         Raises `UsageError` for another spec under the same id.
@@ -121,8 +123,8 @@ class FleetJournal:
                     raise UsageError(f"fleet {fleet_id} is known with another spec: submit this one under another name")
                 return False
             ((number,),) = execute(
-                "INSERT INTO fleet (id, spec, submitted_ns) VALUES (?, ?, ?) RETURNING number",
-                (fleet_id, text, self.journal.clock()),
+                "INSERT INTO fleet (id, spec, submitted_ns, head_start_bytes) VALUES (?, ?, ?, ?) RETURNING number",
+                (fleet_id, text, self.journal.clock(), head_start_bytes),
             )
             for position, vm in enumerate(vms):
                 execute(
@@ -246,12 +248,20 @@ class FleetJournal:
 
     def _fleets(self, where: str, values: Values) -> list[FleetRecord]:
         rows = self.journal.file.rows(f"SELECT {_FLEET} FROM fleet WHERE {where} ORDER BY number", values)
-        return [
-            FleetRecord(
-                number, fleet_id, json.loads(spec), submitted_ns, bool(finished), self._of(number), self._wishes(number)
-            )
-            for number, fleet_id, spec, submitted_ns, finished in rows
-        ]
+        return [self._fleet(row) for row in rows]
+
+    def _fleet(self, row: Values) -> FleetRecord:
+        number, fleet_id, spec, submitted_ns, head_start_bytes, finished = row
+        return FleetRecord(
+            number,
+            fleet_id,
+            json.loads(spec),
+            submitted_ns,
+            head_start_bytes,
+            bool(finished),
+            self._of(number),
+            self._wishes(number),
+        )
 
     def _of(self, fleet: int) -> tuple[MigrationRecord, ...]:
         rows = self.journal.file.rows(

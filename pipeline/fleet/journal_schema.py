@@ -52,6 +52,7 @@ CREATE TABLE fleet (
     id TEXT NOT NULL UNIQUE,
     spec TEXT NOT NULL,
     submitted_ns INTEGER NOT NULL,
+    head_start_bytes INTEGER NOT NULL DEFAULT 0,
     finished INTEGER NOT NULL DEFAULT 0 CHECK (finished IN (0, 1))
 ) STRICT;
 CREATE INDEX fleet_by_finished ON fleet (finished, number);

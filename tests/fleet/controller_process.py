@@ -24,13 +24,12 @@ from typing import Any
 from pipeline.fleet.backoff import Backoff
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.controller_settings import ControllerSettings
-from pipeline.fleet.events import Event
 from pipeline.fleet.fleet_order import FleetOrder
 from pipeline.fleet.fleets import FleetJournal
 from pipeline.fleet.journal import JOURNAL_NAME, Journal
 from pipeline.fleet.lifecycle import State
 from pipeline.fleet.owner import Owner, this_process
-from tests.fleet.fleet_story import check_events, orders_of
+from tests.fleet.fleet_story import all_events, check_events, orders_of
 from tests.fleet.fleet_world import Agents, AttemptMaker, Guest, World, machine, read_fleet, spec_of
 
 Fleets = Mapping[str, dict[str, Any]]
@@ -160,14 +159,6 @@ def kill_and_start_again(directory: Path, fleets: Fleets, seed: int, kills: int)
             break
         time.sleep(0.01)
     return killed
-
-
-def all_events(fleets: FleetJournal) -> list[Event]:
-    """Asked for until there are no more."""
-    events: list[Event] = []
-    while more := fleets.events(None, events[-1].sequence if events else 0):
-        events.extend(more)
-    return events
 
 
 def verdict(directory: Path, fleets: Fleets, world: Files) -> dict[str, str]:

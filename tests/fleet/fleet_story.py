@@ -117,7 +117,7 @@ class Story:
         return self
 
     def events(self) -> list[Event]:
-        return self.fleet_journal(0).events(None)
+        return all_events(self.fleet_journal(0))
 
     def states(self) -> dict[str, State]:
         fleets = self.fleet_journal(0)
@@ -234,6 +234,14 @@ class Story:
         if self.connection.execute("SELECT count(*) FROM run WHERE finished = 0").fetchone() != (0,):
             breaks("a run was not finished")
         check_events(self.events(), self._all, breaks)
+
+
+def all_events(fleets: FleetJournal) -> list[Event]:
+    """Asked for until there are no more."""
+    events: list[Event] = []
+    while more := fleets.events(None, events[-1].sequence if events else 0):
+        events.extend(more)
+    return events
 
 
 def orders_of(fleets: Mapping[str, dict[str, Any]]) -> dict[str, VmOrder]:

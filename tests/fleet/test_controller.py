@@ -302,6 +302,33 @@ def test_the_strictest_limits_of_all_fleets_hold_and_the_urgent_fleet_goes_first
     assert admitted == ["calm-0", "calm-1", "urgent-0", "urgent-1", "urgent-2", "calm-2", "calm-3"]
 
 
+def test_a_fleet_that_joins_later_does_not_catch_up_with_what_the_other_has_had() -> None:
+    many = [spec_of(*(machine(f"{name}-{number}", "a", "b") for number in range(12))) for name in ("old", "new")]
+    wishes: list[Wish] = [(14.0, lambda controller: controller.submit("new", many[1]))]
+    # Whoever takes its place knows it, too.
+    for crashes in ([], [("turn", 900)]):
+        story = Story([("old", many[0])], crashes, wishes, gap_s=0.1, later=[("new", many[1])]).tell()
+        assert story.world.broken == []
+        fleets = [event.fleet for event in story.events() if event.state == "Succeeded"]
+        joined = fleets.index("new")
+        assert joined >= 6
+        assert abs(fleets[joined : joined + 6].count("new") - 3) <= 1
+
+
+def test_two_hundred_machines_move_under_the_limits() -> None:
+    spec = spec_of(
+        *(machine(f"vm-{number}", "abc"[number % 3], "bca"[number % 3]) for number in range(200)),
+        cluster=10,
+        outbound=4,
+        inbound=3,
+    )
+    story = Story([("drain", spec)]).tell()
+    assert story.world.broken == []
+    assert set(story.states().values()) == {State.SUCCEEDED}
+    # Nine at a time, four seconds each.
+    assert story.now_s < 100
+
+
 def test_a_guest_whose_agent_died_is_put_right_by_the_next_agent_and_tried_again() -> None:
     story = Story([("drain", TWO)], wishes=[(2.0, lambda controller: story.agents.agents["b"].die())])
     story.tell()
