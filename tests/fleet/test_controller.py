@@ -306,7 +306,7 @@ def test_a_fleet_that_joins_later_does_not_catch_up_with_what_the_other_has_had(
     many = [spec_of(*(machine(f"{name}-{number}", "a", "b") for number in range(12))) for name in ("old", "new")]
     wishes: list[Wish] = [(14.0, lambda controller: controller.submit("new", many[1]))]
     # Whoever takes its place knows it, too.
-    for crashes in ([], [("turn", 900)]):
+    for crashes in ([], [("turn", 400)]):
         story = Story([("old", many[0])], crashes, wishes, gap_s=0.1, later=[("new", many[1])]).tell()
         assert story.world.broken == []
         fleets = [event.fleet for event in story.events() if event.state == "Succeeded"]
