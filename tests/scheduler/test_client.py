@@ -159,6 +159,21 @@ def test_a_ticket_that_cannot_be_kept_is_denied_and_one_that_nobody_answers_is_n
         assert (unanswered.granted, unanswered.reason) == (False, None)
 
 
+def test_silence_counts_from_the_last_answer(tmp_path: Path) -> None:
+    with world_of(tmp_path, 1) as world:
+        client = world.hosts[0].client
+        assert client.silent_ns is None
+        world.pass_time(S)
+        assert client.silent_ns is not None
+        assert client.silent_ns <= TICK_NS
+        world.unreachable.add("h0")
+        world.pass_time(S)
+        assert S - TICK_NS <= client.silent_ns <= S + TICK_NS
+        world.unreachable.clear()
+        world.pass_time(2 * S)
+        assert client.silent_ns <= TICK_NS
+
+
 def window_of(host: Host, worker: Worker) -> int:
     """What a worker may have in flight now."""
     grant = host.table.grant(worker.row)
