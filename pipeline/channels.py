@@ -44,6 +44,10 @@ class Abortable(Protocol):
 _End = TypeVar("_End", bound=Abortable)
 
 
+def _no_rate(_rate_bytes_s: int | None) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Channel:
     """One job under way. `abort` may come from any thread, before, during or after `run`."""
@@ -52,6 +56,8 @@ class Channel:
     counters: ShardCounters = field(default_factory=ShardCounters)
     #: Of an image's extents, once `run` has ended.
     digests: Sequence[ExtentDigest] = ()
+    #: Another cap on the whole migration's wire bytes per second, or none; nothing happens where nothing is sent.
+    set_rate: Callable[[int | None], None] = _no_rate
     _ends: list[Abortable] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _aborted: bool = False
@@ -146,6 +152,7 @@ def _shard(channel: Channel, terms: LinkTerms, offload: Offload | None, packet_b
     channel.hold(transport)
     window = Window(packet_bytes, terms.downtime_limit_ns)
     link = LinkSender(transport, window, terms.peer, stall_timeout_s=terms.stall_timeout_s, pacer=terms.pacer())
+    channel.set_rate = lambda rate_bytes_s: link.pace(replace(terms, rate_bytes_s=rate_bytes_s).pacer())
     codec = offloaded_codec(offload, terms.codec, terms.level, codecs)
     return ShardSender(link, codec, channel.counters, offloaded_scan(offload))
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.errors import ExitCode, KuakaError
+from pipeline.errors import ExitCode, KuakaError, UsageError
 
 app = typer.Typer(
     name="kuaka",
@@ -53,6 +53,9 @@ TlsCaOption = Annotated[Path | None, typer.Option("--tls-ca", help="CA of both h
 TlsCertificateOption = Annotated[Path | None, typer.Option("--tls-cert", help="This host's certificate (PEM).")]
 TlsKeyOption = Annotated[Path | None, typer.Option("--tls-key", help="The certificate's private key (PEM).")]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Let guest memory leave this machine without TLS.")]
+ClusterOption = Annotated[str, typer.Option("--address", help="The Ray cluster: HOST:PORT, or auto.")]
+FleetArgument = Annotated[str, typer.Argument(help="The fleet's id.")]
+VmOption = Annotated[str | None, typer.Option("--vm", help="One machine of it; all without it.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Serve one migration after the other.")]
 
 
@@ -71,12 +74,26 @@ def migrate(
     address: AddressOption = None,
     workers: WorkersOption = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and move nothing.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Hand SPEC to the cluster's controller, and wait for nothing.")
+    ] = False,
+    fleet: Annotated[
+        str | None,
+        typer.Option("--id", help="The fleet's id there; the spec's name without it. The same is not begun again."),
+    ] = None,
 ) -> None:
     """Migrate every virtual machine of SPEC."""
     if dry_run:
         from pipeline.plan_command import run_plan
 
         raise typer.Exit(run_plan(spec, output.value, workers))
+    if detach:
+        from pipeline.fleet_commands import submit
+
+        if address is None:
+            raise UsageError("--detach: name the cluster that goes on with it: --address HOST:PORT, or auto")
+        submit(spec, fleet, address, workers)
+        return
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
     from pipeline.fleet.command import run_spec
     from pipeline.fleet.spec_file import load_spec
@@ -87,6 +104,78 @@ def migrate(
         finished = run_spec(loaded, address=address, workers=workers, on_progress=progress.update, say=say)
     code = show_results(finished, as_json=output is Output.JSON)
     _end(code, abandoned=finished.abandoned)
+
+
+@app.command()
+def attach(fleet: FleetArgument, output: OutputOption = Output.TABLE, address: ClusterOption = "auto") -> None:
+    """Wait for a fleet that was submitted, and print its results. Ctrl-C leaves it running."""
+    from pipeline.fleet_commands import attach as wait
+
+    raise typer.Exit(wait(fleet, address, as_json=output is Output.JSON))
+
+
+@app.command()
+def status(
+    fleet: Annotated[str | None, typer.Argument(help="The fleet's id; all fleets without it.")] = None,
+    output: OutputOption = Output.TABLE,
+    address: ClusterOption = "auto",
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until it has finished.")] = False,
+) -> None:
+    """Say where the migrations of submitted fleets are, and what they wait for."""
+    from pipeline.fleet_commands import show_status
+
+    raise typer.Exit(show_status(fleet, address, as_json=output is Output.JSON, watch=watch))
+
+
+@app.command()
+def events(fleet: FleetArgument, output: OutputOption = Output.TABLE, address: ClusterOption = "auto") -> None:
+    """Print what happened to a fleet, oldest first; as JSON one object per line."""
+    from pipeline.fleet_commands import show_events
+
+    raise typer.Exit(show_events(fleet, address, as_json=output is Output.JSON))
+
+
+@app.command()
+def cancel(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "auto") -> None:
+    """Give up a fleet, or one machine of it. Guests stay where they are; behind the hand-over it is too late."""
+    from pipeline.fleet_commands import steer
+
+    what = vm or f"all of fleet {fleet}"
+    raise typer.Exit(steer(address, lambda controller: controller.cancel(fleet, vm), f"{what} is to be cancelled"))
+
+
+@app.command()
+def pause(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "auto") -> None:
+    """Hold back what has not begun, and slow down what runs."""
+    from pipeline.fleet_commands import steer
+
+    what = vm or f"all of fleet {fleet}"
+    raise typer.Exit(steer(address, lambda controller: controller.pause(fleet, vm), f"{what} is to be held back"))
+
+
+@app.command()
+def resume(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "auto") -> None:
+    """Take a pause back."""
+    from pipeline.fleet_commands import steer
+
+    what = vm or f"all of fleet {fleet}"
+    raise typer.Exit(steer(address, lambda controller: controller.resume(fleet, vm), f"{what} is to go on"))
+
+
+@app.command("set-bandwidth")
+def set_bandwidth(
+    fleet: FleetArgument,
+    rate: Annotated[
+        str, typer.Argument(help="Wire bytes per second of each migration, e.g. 50MB; none lifts the cap.")
+    ],
+    address: ClusterOption = "auto",
+) -> None:
+    """Cap a fleet's migrations anew, those that run too."""
+    from pipeline.fleet_commands import bandwidth, steer
+
+    cap = bandwidth(rate)
+    done = f"each migration of fleet {fleet} is to send {rate if cap else 'as fast as it can'}"
+    raise typer.Exit(steer(address, lambda controller: controller.set_bandwidth(fleet, cap), done))
 
 
 @app.command()

@@ -4,9 +4,9 @@ It listens on a control socket, takes jobs with their descriptors, and reports e
 sent it. A channel never waits for a free thread, because the destination QEMU parks channels at SYNC until all others
 arrive. When the control connection that brought a job goes, its jobs are aborted: nobody is left who could want them.
 
-Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}. Messages from it: {"progress": {KEY:
-counters}}, {"end": KEY, "error": TEXT or null, "cut": whether the error is no more than a cut connection, "counters":
-{...}, "digests": [...]}.
+Messages to the worker: {"job": ...} with a descriptor, {"abort": SESSION}, {"rate": SESSION, "bytes_s": NUMBER or
+null}. Messages from it: {"progress": {KEY: counters}}, {"end": KEY, "error": TEXT or null, "cut": whether the error is
+no more than a cut connection, "counters": {...}, "digests": [...]}.
 """
 
 import os
@@ -78,6 +78,9 @@ class _Client:
                 fields, descriptor = message
                 if "abort" in fields:
                     self._abort(fields["abort"])
+                elif "rate" in fields:
+                    for channel in self._of(fields["rate"]):
+                        channel.set_rate(fields["bytes_s"])
                 else:
                     self._start(fields, descriptor)
         finally:
@@ -109,10 +112,12 @@ class _Client:
             self._send({"end": key, "error": error, "cut": cut, "counters": counters, "digests": digests})
 
     def _abort(self, session: str) -> None:
-        with self._lock:
-            channels = [channel for key, channel in self._channels.items() if key.startswith(session)]
-        for channel in channels:
+        for channel in self._of(session):
             channel.abort()
+
+    def _of(self, session: str) -> list[Channel]:
+        with self._lock:
+            return [channel for key, channel in self._channels.items() if key.startswith(session)]
 
     def _report(self) -> None:
         while not self._gone.wait(PROGRESS_PERIOD_S):

@@ -4,6 +4,7 @@ A channel goes to the worker with the fewest live channels and starts at once: t
 for another. A worker that dies ends all its channels with an error.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._members = [_Member(index, control) for index, control in enumerate(controls)]
         self._offloads: dict[str, SessionOffload] = {}
+        #: Of sessions whose cap was changed since they began.
+        self._rates: dict[str, int | None] = {}
         for member in self._members:
             threading.Thread(target=self._listen, args=(member,), name="worker reports", daemon=True).start()
 
@@ -58,6 +61,16 @@ class WorkerPool:
         """Forget what `equip` was told; harmless when it was told nothing."""
         with self._lock:
             self._offloads.pop(session, None)
+            self._rates.pop(session, None)
+
+    def set_rate(self, session: str, rate_bytes_s: int | None) -> None:
+        """Another cap on a session's wire bytes per second, or none, for its channels now and to come."""
+        with self._lock:
+            self._rates[session] = rate_bytes_s
+            members = [member for member in self._members if not member.gone]
+        for member in members:
+            with contextlib.suppress(KuakaError):
+                member.control.send({"rate": session, "bytes_s": rate_bytes_s})
 
     def submit(
         self, job: Job, descriptor: int | None, on_end: OnEnd, on_digests: OnDigests = lambda digests: None
@@ -77,6 +90,9 @@ class WorkerPool:
                 member.running[key] = running
                 if (offload := self._offloads.get(job.terms.session)) is not None:
                     job = replace(job, offload=offload.for_worker(member.index))
+                if job.terms.session in self._rates:
+                    rate_bytes_s = self._rates[job.terms.session]
+                    job = replace(job, terms=replace(job.terms, rate_bytes_s=rate_bytes_s))
             try:
                 member.control.send(encode_job(job), descriptor)
             except KuakaError:

@@ -24,7 +24,7 @@ RAY_SHELLS = {
     "pipeline/cli.py",
     "pipeline/fleet/agent.py",
     "pipeline/fleet/cluster.py",
-    "pipeline/fleet/controller.py",
+    "pipeline/fleet/controller_actor.py",
     "scheduler/actor.py",
 }
 

@@ -122,6 +122,26 @@ def test_each_worker_is_told_its_own_row_and_only_of_sessions_that_may_offload()
     pool.close()
 
 
+def test_another_rate_is_told_to_every_worker_and_holds_for_channels_that_begin_later() -> None:
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    workers = [ControlChannel(far) for _, far in pairs]
+    pool = WorkerPool([ControlChannel(near) for near, _ in pairs])
+    pool.set_rate(SESSION, 5_000_000)
+    assert [worker.receive() for worker in workers] == [({"rate": SESSION, "bytes_s": 5_000_000}, None)] * 2
+    rates = []
+    for session in (SESSION, "cd" * 16):
+        near, far = socket.socketpair()
+        pool.submit(MultifdSourceJob(terms(1, session=session), bytes(64).hex()), near.detach(), Ends())
+        far.close()
+        message = workers[len(rates)].receive()
+        assert message is not None
+        assert message[1] is not None
+        os.close(message[1])
+        rates.append(decode_job(message[0]).terms.rate_bytes_s)
+    assert rates == [5_000_000, terms(1).rate_bytes_s]
+    pool.close()
+
+
 @pytest.mark.parametrize("fields", [{}, {"job": "NoSuchJob"}, {"job": "MultifdSinkJob", "terms": {}}])
 def test_what_is_no_job_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):

@@ -184,6 +184,18 @@ class AgentHandle(HostHandle):
         progress: dict[str, MigrationProgress] = await self._call(self._actor.progress.remote(session_ids))
         return progress
 
+    async def set_rate(self, session_id: str, rate_bytes_s: int | None) -> None:
+        """See `Host`."""
+        await self._call(self._actor.set_rate.remote(session_id, rate_bytes_s))
+
+    async def raise_weight(self, session_id: str, factor: int) -> None:
+        """See `Host`."""
+        await self._call(self._actor.raise_weight.remote(session_id, factor))
+
+    async def auto_converge(self, session_id: str) -> None:
+        """See `Host`."""
+        await self._call(self._actor.auto_converge.remote(session_id))
+
     async def fail(self, session_id: str, reason: str) -> None:
         """See `Host`."""
         await self._call(self._actor.fail.remote(session_id, reason))

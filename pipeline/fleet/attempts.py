@@ -1,15 +1,18 @@
-"""From a spec to migrations: one attempt per virtual machine."""
+"""From a spec to migrations: one attempt per virtual machine, and for a controller one at a time."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from pipeline.fleet.attempt_order import AttemptOrder, MakeAttempt
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import GuestMigration, QemuMigration
 from pipeline.fleet.orders import TransferTerms, new_session
 from pipeline.fleet.recorder import Recorder
+from pipeline.fleet.reporting_recorder import ReportingRecorder
 from pipeline.fleet.run import Attempt
-from pipeline.fleet.spec import ImageVm, QemuVm, Spec, VmSettings, resolve
+from pipeline.fleet.spec import ImageVm, QemuVm, Spec, VirtualMachine, VmSettings, resolve
 from pipeline.wire.links import STALL_TIMEOUT_S
 from pipeline.wire.tls import require_tls_or_loopback
 
@@ -27,18 +30,45 @@ def make_attempts(
     attempts: list[Attempt] = []
     for vm in spec.spec.virtual_machines:
         settings = resolve(spec, vm)
-        require_tls_or_loopback(settings.destination.address, settings.destination_tls, settings.allow_plain)
+        recorder = Recorder(journal, run, vm.name, vm.kind, _source_record(vm, settings))
         source, destination = hosts[settings.source.name], hosts[settings.destination.name]
-        place = {"host": settings.source.name, "node": settings.source.node}
-        if isinstance(vm, QemuVm):
-            recorder = Recorder(journal, run, vm.name, "qemu", {**place, "qmp": str(vm.source.qmp)})
-            order = _guest(vm, settings, _terms(settings, tenant, settings.downtime_limit_ms))
-            attempts.append(GuestMigration(order, source, destination, recorder))
-        else:
-            recorder = Recorder(journal, run, vm.name, "image", {**place, "path": str(vm.source.path)})
-            image = _image(vm, settings, _terms(settings, tenant, _WINDOW_DOWNTIME_MS))
-            attempts.append(ImageMigration(image, source, destination, recorder))
+        attempts.append(_attempt(vm, settings, tenant, source, destination, recorder))
     return attempts
+
+
+def fleet_attempts(journal: Journal) -> MakeAttempt:
+    """What a controller makes its attempts by; accelerators count them for their fleet."""
+
+    def make(order: AttemptOrder) -> Attempt:
+        spec = Spec.model_validate(order.spec, by_alias=True, by_name=False)
+        vm = next(each for each in spec.spec.virtual_machines if each.name == order.vm)
+        settings = replace(resolve(spec, vm), bandwidth_bytes_s=order.rate_bytes_s)
+        place = _source_record(vm, settings)
+        recorder = ReportingRecorder(journal, order.run, vm.name, vm.kind, place, order.reached)
+        return _attempt(vm, settings, order.fleet, order.source, order.destination, recorder)
+
+    return make
+
+
+def _attempt(
+    vm: VirtualMachine,
+    settings: VmSettings,
+    tenant: str,
+    source: HostHandle,
+    destination: HostHandle,
+    recorder: Recorder,
+) -> Attempt:
+    require_tls_or_loopback(settings.destination.address, settings.destination_tls, settings.allow_plain)
+    if isinstance(vm, QemuVm):
+        order = _guest(vm, settings, _terms(settings, tenant, settings.downtime_limit_ms))
+        return GuestMigration(order, source, destination, recorder)
+    image = _image(vm, settings, _terms(settings, tenant, _WINDOW_DOWNTIME_MS))
+    return ImageMigration(image, source, destination, recorder)
+
+
+def _source_record(vm: VirtualMachine, settings: VmSettings) -> dict[str, object]:
+    where = {"qmp": str(vm.source.qmp)} if isinstance(vm, QemuVm) else {"path": str(vm.source.path)}
+    return {"host": settings.source.name, "node": settings.source.node, **where}
 
 
 def _terms(settings: VmSettings, tenant: str, downtime_limit_ms: int) -> TransferTerms:

@@ -117,8 +117,8 @@ async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, Agen
 
     `run` names the new agents; what is left of the old ones is ended.
     """
-    answers = await asyncio.gather(*(_answers(handle) for handle in handles.values()))
-    alive = {name: handle for (name, handle), answer in zip(handles.items(), answers, strict=True) if answer}
+    heard = await asyncio.gather(*(answers(handle) for handle in handles.values()))
+    alive = {name: handle for (name, handle), answer in zip(handles.items(), heard, strict=True) if answer}
     # They move nothing, so they have no use for accelerators.
     dead = [replace(place, devices=None) for place in places if place.name not in alive]
     await end_agents([handles[place.name] for place in dead])
@@ -129,7 +129,8 @@ async def replaced(run: str, places: list[HostPlace], handles: Mapping[str, Agen
         return alive
 
 
-async def _answers(handle: AgentHandle) -> bool:
+async def answers(handle: AgentHandle) -> bool:
+    """Whether an agent is there."""
     try:
         async with asyncio.timeout(_END_TIMEOUT_S):
             await handle.clock_ns()

@@ -254,6 +254,26 @@ class Host:
                 progress[session_id] = MigrationProgress(image[0].totals(), image[0].error, image[1])
         return progress
 
+    async def set_rate(self, session_id: str, rate_bytes_s: int | None) -> None:
+        """Cap the wire bytes per second that a session sends from here from now on; None lifts the cap.
+
+        Pages only: the main stream is busy when they are not, and keeps the cap that it began with. Raises
+        `MigrationError`.
+        """
+        self._sends(session_id)
+        self._pool.set_rate(session_id, rate_bytes_s)
+
+    async def raise_weight(self, session_id: str, factor: int) -> None:
+        """Multiply a session's share of the accelerators; raises `MigrationError` where it has none."""
+        self._sends(session_id)
+        if not self._accelerators.raise_weight(session_id, factor):
+            raise MigrationError(f"host {self.name}: session {session_id[:8]} has no accelerator to get more of")
+
+    async def auto_converge(self, session_id: str) -> None:
+        """QEMU takes no other capabilities once it migrates. Raises `MigrationError`."""
+        self._sends(session_id)
+        raise MigrationError(f"host {self.name}: QEMU cannot be told to auto-converge once it migrates")
+
     async def fail(self, session_id: str, reason: str) -> None:
         """Cut a session here. A source that had started is told to give up."""
         for part in (self._sources.get(session_id), self._destinations.get(session_id)):
@@ -475,6 +495,10 @@ class Host:
     def _remove_directory(self, session_id: str) -> None:
         if session_id not in self._sources and session_id not in self._destinations:
             self._directories.remove(session_id)
+
+    def _sends(self, session_id: str) -> None:
+        if session_id not in self._sources and not self._images.sends(session_id):
+            raise MigrationError(f"host {self.name} sends nothing of session {session_id[:8]}")
 
     def _source(self, session_id: str) -> _Source:
         try:

@@ -138,6 +138,17 @@ class HostAccelerators:
                     self._client.open_flow(flow.opened, self._workers)
         self._soon.set()
 
+    def raise_weight(self, session: str, factor: int) -> bool:
+        """Multiply a session's weight in all its pools; whether it has any."""
+        flows = self._flows.get(session, ())
+        for flow in flows:
+            flow.opened = replace(flow.opened, weight=flow.opened.weight * factor)
+            if self._client is not None:
+                with contextlib.suppress(CreditError):
+                    self._client.open_flow(flow.opened, self._workers)
+        self._soon.set()
+        return bool(flows)
+
     def counters(self, session: str) -> OffloadCounters | None:
         """What a session has come to here as of the last tick; None where it has no accelerator."""
         flows = self._flows.get(session)

@@ -141,6 +141,10 @@ class ImageTransfers:
         """Forget a source."""
         self._sources.pop(session_id, None)
 
+    def sends(self, session_id: str) -> bool:
+        """Whether an image of this session is sent from here."""
+        return session_id in self._sources
+
     def session(self, session_id: str) -> tuple[Session, int] | None:
         """A session of this host's and its image's size."""
         target = self._targets.get(session_id)

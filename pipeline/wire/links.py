@@ -104,6 +104,10 @@ class LinkSender:
         if oldest_ns is not None and self._clock() - oldest_ns > self._stall_timeout_s * 1e9:
             raise self._stalled()
 
+    def pace(self, pacer: Pacer | None) -> None:
+        """Another cap, or none, for what leaves from the next frame on; from any thread."""
+        self._pacer = pacer
+
     def abort(self) -> None:
         """End the link from any thread."""
         self.transport.abort()
@@ -130,9 +134,10 @@ class LinkSender:
 
     def _await_turn(self, wire_bytes: int) -> None:
         """Wait until the rate lets the frame leave, ending at once when the link does."""
-        if self._pacer is None:
+        pacer = self._pacer
+        if pacer is None:
             return
-        leave_ns = self._pacer.leave_ns(wire_bytes, self._clock())
+        leave_ns = pacer.leave_ns(wire_bytes, self._clock())
         while (wait_ns := leave_ns - self._clock()) > 0:
             if wait_ns < _POLL_GRAIN_NS:
                 time.sleep(wait_ns / 1e9)

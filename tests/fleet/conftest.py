@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.live_pair import LivePair, short_directory
+from tests.fleet.ray_head import ray_head
 
 
 @pytest.fixture
@@ -21,3 +22,10 @@ def pair(home: Path) -> Iterator[LivePair]:
     pair = LivePair(home)
     yield pair
     pair.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, Path]]:
+    """Address and directory of a Ray head on loopback that asks for a token."""
+    with ray_head() as cluster:
+        yield cluster

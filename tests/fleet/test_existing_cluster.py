@@ -3,9 +3,6 @@
 import os
 import secrets
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,53 +12,14 @@ import pytest
 
 from pipeline.errors import ExitCode
 from tests.demo.running_guest import wait_until
-from tests.fleet.kuaka_command import KuakaCommand, nothing_survives, processes
-from tests.fleet.live_pair import MIB, LivePair, short_directory
+from tests.fleet.kuaka_command import KuakaCommand, processes
+from tests.fleet.live_pair import MIB, LivePair
 
 pytestmark = [pytest.mark.qemu, pytest.mark.ray, pytest.mark.timeout(240)]
 
 _ROOT = Path(__file__).parents[2]
 #: `host.ORPHAN_S`, and what it takes to put things right.
 ORPHANS_END_S = 30
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, Path]]:
-    """Address and directory of a Ray head on loopback that asks for a token."""
-    with (
-        short_directory() as home,
-        socket.create_server(("127.0.0.1", 0)) as chosen,
-        pytest.MonkeyPatch.context() as set_,
-    ):
-        address = f"127.0.0.1:{chosen.getsockname()[1]}"
-        chosen.close()
-        set_.setenv("RAY_AUTH_MODE", "token")
-        set_.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        # What makes Ray take 127.0.0.1 for an address, here and in the commands.
-        set_.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        places = {"KUAKA_STATE": str(home / "state"), "KUAKA_RUNTIME": str(home / "run"), "PYTHONPATH": str(_ROOT)}
-        head = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *("--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", "--num-cpus=1"),
-                *("--object-store-memory=80000000", "--include-dashboard=false", "--disable-usage-stats"),
-                f"--temp-dir={home}/ray",
-            ],
-            env={**os.environ, **places},
-            cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=(home / "head.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_until(lambda: "Ray runtime started" in (home / "head.log").read_text(), "the head runs", 60)
-            yield address, home
-        finally:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
-            with nothing_survives(home):
-                pass
 
 
 @pytest.fixture

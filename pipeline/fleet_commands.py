@@ -1,0 +1,232 @@
+"""Commands for fleets that a controller on the cluster has: submitted, looked at, steered, waited for.
+
+The controller does not need the command that asked for something. Whoever waits and is interrupted leaves the fleet
+running, and is told how to come back.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.byte_amounts import parse_rate, show_bytes
+from pipeline.errors import ExitCode, InterruptedMigration, KuakaError, UsageError
+from pipeline.fleet.command import FinishedRun
+from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
+from pipeline.fleet.lifecycle import FINAL, State
+from pipeline.fleet.ray_environment import prepare_environment
+from pipeline.fleet.read_fleet import fields_of
+from pipeline.fleet.spec_file import load_spec
+from pipeline.show import say, show_results
+
+if TYPE_CHECKING:
+    from pipeline.fleet.controller_actor import ControllerHandle
+
+_LOOK_S = 0.5
+#: A controller that died is back within this time; until then it does not answer.
+_PATIENCE_S = 60.0
+_PIPE_COLUMNS = 200
+#: Rows of a live table; the rest is summed up.
+_MOST_ROWS = 40
+
+
+def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> str:
+    """Hand the spec in the file to the cluster's controller; the fleet's id. Raises `KuakaError`."""
+    spec = load_spec(path)
+    fleet = fleet_id or spec.metadata.name
+    with _cluster(address):
+        from pipeline.fleet.controller_actor import ControllerHandle
+
+        accepted = ControllerHandle.find_or_start(workers).submit(fleet, fields_of(spec))
+    known = "is submitted" if accepted.new else "was submitted before"
+    say(f"fleet {fleet} {known}: kuaka attach {fleet} --address {address} waits for it")
+    return fleet
+
+
+def attach(fleet: str, address: str, *, as_json: bool) -> ExitCode:
+    """Wait for a fleet, then print its results; what the command ends with."""
+    began_s = time.monotonic()
+    with _controller(address) as controller:
+        try:
+            status = _until_finished(controller, fleet)
+        except KeyboardInterrupt:
+            say(f"fleet {fleet} goes on: kuaka attach {fleet} --address {address} waits for it, kuaka cancel ends it")
+            raise InterruptedMigration(f"no longer waiting for fleet {fleet}") from None
+        results = controller.results(status.fleet)
+    return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), as_json=as_json)
+
+
+def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool) -> ExitCode:
+    """Print where a fleet is, or all of them; `watch` goes on until it has finished or Ctrl-C."""
+    with _controller(address) as controller:
+        if watch and not as_json:
+            _watch(controller, fleet)
+        elif as_json:
+            sys.stdout.write(json.dumps(to_json(controller.status(fleet)), indent=2) + "\n")
+        else:
+            console = _console()
+            console.print(_table(controller.status(fleet), None))
+    return ExitCode.OK
+
+
+def show_events(fleet: str, address: str, *, as_json: bool) -> ExitCode:
+    """Print what happened to a fleet, oldest first."""
+    after = 0
+    with _controller(address) as controller:
+        while events := controller.events(fleet, after):
+            for event in events:
+                after = event.sequence
+                if as_json:
+                    sys.stdout.write(json.dumps(asdict(event)) + "\n")
+                else:
+                    at = time.strftime("%H:%M:%S", time.localtime(event.time_ns // 10**9))
+                    sys.stdout.write(f"{at}  {event.vm or '-'}  {event.state or '-'}  {event.reason}\n")
+    return ExitCode.OK
+
+
+def steer(address: str, call: Callable[["ControllerHandle"], None], done: str) -> ExitCode:
+    """Ask the controller for something, and say that it knows."""
+    with _controller(address) as controller:
+        call(controller)
+    say(done)
+    return ExitCode.OK
+
+
+def bandwidth(text: str) -> int | None:
+    """Bytes per second, None for `none`. Raises `UsageError`."""
+    if text == "none":
+        return None
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"{error}; none lifts the cap") from None
+
+
+def to_json(fleets: Sequence[FleetStatus]) -> dict[str, Any]:
+    """The documented JSON object (docs/controller.md)."""
+    return {
+        "fleets": [
+            {
+                "fleet": fleet.fleet,
+                "state": fleet.state,
+                "submitted_ns": fleet.submitted_ns,
+                "migrations": [_migration_json(each) for each in fleet.migrations],
+            }
+            for fleet in fleets
+        ]
+    }
+
+
+def _migration_json(migration: MigrationStatus) -> dict[str, Any]:
+    progress = migration.progress
+    return {
+        "vm": migration.vm,
+        "state": migration.state,
+        "attempt": migration.attempt,
+        "reason": migration.reason,
+        "raw_bytes": None if progress is None else progress.counters.raw_bytes,
+        "wire_bytes": None if progress is None else progress.counters.wire_bytes,
+        "total_bytes": None if progress is None else progress.total_bytes,
+    }
+
+
+def _until_finished(controller: "ControllerHandle", fleet: str) -> FleetStatus:
+    said: dict[str, str] = {}
+    silent_since_s: float | None = None
+    while True:
+        try:
+            (status,) = controller.status(fleet)
+        except UsageError:
+            raise
+        except KuakaError:
+            # It may be on its way back.
+            silent_since_s = silent_since_s or time.monotonic()
+            if time.monotonic() - silent_since_s > _PATIENCE_S:
+                raise
+            time.sleep(_LOOK_S)
+            continue
+        silent_since_s = None
+        for migration in status.migrations:
+            news = f"{migration.state}: {migration.reason}" if migration.state is not State.PENDING else "Pending"
+            if said.get(migration.vm, "Pending") != news:
+                said[migration.vm] = news
+                say(f"{migration.vm}: {news}")
+        if status.state is FleetState.FINISHED:
+            return status
+        time.sleep(_LOOK_S)
+
+
+def _watch(controller: "ControllerHandle", fleet: str | None) -> None:
+    with (
+        Live(console=_console(), refresh_per_second=4, transient=False) as live,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        while True:
+            fleets = controller.status(fleet)
+            live.update(_table(fleets, _MOST_ROWS))
+            if all(each.state is FleetState.FINISHED for each in fleets):
+                return
+            time.sleep(_LOOK_S)
+
+
+def _table(fleets: Sequence[FleetStatus], most_rows: int | None) -> Table:
+    rows = [(fleet, migration) for fleet in fleets for migration in fleet.migrations]
+    ended = sum(migration.state in FINAL for _, migration in rows)
+    title = f"{len(fleets)} {'fleet' if len(fleets) == 1 else 'fleets'}, {ended} of {len(rows)} migrations ended"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("fleet", "VM", "state"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("moved", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    # What is under way comes first where not all of it fits.
+    order = rows if most_rows is None else sorted(rows, key=lambda row: row[1].state in FINAL)
+    for fleet, migration in order[:most_rows]:
+        table.add_row(fleet.fleet, migration.vm, migration.state, _moved(migration), migration.reason)
+    if most_rows is not None and len(rows) > most_rows:
+        table.add_row("", f"and {len(rows) - most_rows} more", "", "", "")
+    return table
+
+
+def _moved(migration: MigrationStatus) -> str:
+    if migration.result is not None:
+        return show_bytes(migration.result.raw_bytes)
+    if migration.progress is None:
+        return "-"
+    total = migration.progress.total_bytes
+    moved = migration.progress.counters.raw_bytes
+    return f"{min(100, 100 * moved // total)} %" if total else show_bytes(moved)
+
+
+def _console() -> Console:
+    console = Console()
+    # A pipe has no width: nothing is cut there.
+    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    prepare_environment(local=False)
+    # Only now: Ray reads its environment when it is imported.
+    from pipeline.fleet.cluster import ray_cluster
+
+    results = sys.stdout
+    # What Ray says while it joins and leaves is kept from stdout there; what is printed in between is ours.
+    with ray_cluster(address), contextlib.redirect_stdout(results):
+        yield
+
+
+@contextlib.contextmanager
+def _controller(address: str) -> Iterator["ControllerHandle"]:
+    with _cluster(address):
+        from pipeline.fleet.controller_actor import ControllerHandle
+
+        yield ControllerHandle.find()
