@@ -26,7 +26,7 @@ from pipeline.fleet.events import Event
 from pipeline.fleet.fleet_hosts import Hosts
 from pipeline.fleet.fleet_order import ReadFleet, strictest
 from pipeline.fleet.fleet_status import Accepted, FleetStatus, results_of, status_of_case, status_of_record
-from pipeline.fleet.fleets import CommandKind, FleetJournal
+from pipeline.fleet.fleets import CHANGED, CommandKind, FleetJournal
 from pipeline.fleet.journal import Journal, Migration
 from pipeline.fleet.lifecycle import TOUCHING, State, Trigger
 from pipeline.fleet.outcomes import cancelled_result
@@ -131,10 +131,18 @@ class Controller:
     # The work.
 
     def adopt(self) -> None:
-        """Become the controller and load what an earlier one left. Raises `KuakaError` while another one lives."""
+        """Become the controller and load what an earlier one left. Raises `KuakaError` while another one lives.
+
+        A fleet whose spec cannot be read any more is left aside and says so; it keeps no other from anything.
+        """
         self._fleets.claim(self._is_alive)
         for record in self._fleets.unfinished():
-            self._under_way[record.id] = fleet_case(record, self._read_fleet(record.id, record.spec))
+            try:
+                order = self._read_fleet(record.id, record.spec)
+            except KuakaError as error:
+                self._fleets.tell(record.number, "", CHANGED, f"left aside: {error}")
+            else:
+                self._under_way[record.id] = fleet_case(record, order)
 
     async def run(self) -> None:
         """Work until `stop` has ended it. Raises what the controller cannot go on with; the process must end then."""

@@ -72,6 +72,7 @@ class Driver:
 
     async def recover(self, case: Case) -> None:
         """Bring to its end what a dead controller had under way."""
+        case.waiting = "its controller died: what it left is being put right"
         await self._end(case, case.record.result)
 
     async def put_right(self, spec: Mapping[str, Any], entry: Migration) -> str:

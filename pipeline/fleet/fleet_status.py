@@ -64,7 +64,9 @@ def status_of_case(fleet: FleetCase) -> FleetStatus:
 def status_of_record(fleet: FleetRecord) -> FleetStatus:
     """A fleet that nothing is done for any more."""
     migrations = tuple(_status(record, "", None) for record in fleet.migrations)
-    return FleetStatus(fleet.id, FleetState.FINISHED, fleet.submitted_ns, migrations)
+    # One that has not finished was left aside.
+    state = FleetState.FINISHED if fleet.finished else FleetState.ACTIVE
+    return FleetStatus(fleet.id, state, fleet.submitted_ns, migrations)
 
 
 def results_of(migrations: Sequence[MigrationStatus]) -> list[MigrationResult]:

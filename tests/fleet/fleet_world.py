@@ -396,6 +396,8 @@ def spec_of(*machines: dict[str, Any], cluster: int = 5, outbound: int = 2, inbo
 
 def read_fleet(fleet_id: str, spec: Mapping[str, Any]) -> FleetOrder:
     """A spec of these tests."""
+    if "machines" not in spec:
+        raise SpecError("no machines")
     return FleetOrder(tuple(_vm_order(fleet_id, **each) for each in spec["machines"]), Limits(*spec["limits"]))
 
 

@@ -365,6 +365,20 @@ def test_a_controller_that_is_stopped_puts_back_what_runs_and_the_next_one_moves
     assert set(story.states().values()) == {State.SUCCEEDED}
 
 
+def test_a_fleet_that_cannot_be_read_any_more_keeps_no_other_from_moving() -> None:
+    story = Story([("drain", ONE)])
+    other = story.fleet_journal(9)
+    other.claim(lambda owner: False)
+    other.submit("older", {"of": "another kuaka"}, ["vm-9"])
+    answers: list[list[FleetStatus]] = []
+    story.wishes = [(1.0, lambda controller: answers.append(controller.status("older")))]
+    story.tell()
+    assert story.world.broken == []
+    assert story.states() == {"vm-1": State.SUCCEEDED, "vm-9": State.PENDING}
+    assert answers[0][0].state is FleetState.ACTIVE
+    assert "left aside: no machines" in [event.reason for event in story.events() if event.fleet == "older"]
+
+
 def test_a_second_controller_is_refused_and_one_that_was_replaced_ends() -> None:
     story = Story([("drain", ONE)])
 
