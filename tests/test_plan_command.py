@@ -96,3 +96,8 @@ def test_a_dry_run_is_the_plan_and_needs_no_ray(tmp_path: Path) -> None:
 def test_every_example_plans(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_plan(path, "json", 2) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["migrations"]
+
+
+def test_a_long_table_is_cut_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_plan(spec_file(tmp_path, *(image(f"i{n}", memory="1MiB") for n in range(503))), "table", 2) == 0
+    assert "and 3 more, later: -o json has all" in capsys.readouterr().out

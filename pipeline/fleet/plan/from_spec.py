@@ -60,7 +60,7 @@ class Assumptions:
     guest_memory_bytes: int = 4 * _GIB
     image_bytes: int = 1 * _GIB
     #: Connecting, inspecting, starting the destination's QEMU, handing over, looking at the result.
-    guest_setup_ns: int = 2 * NS_PER_S
+    guest_setup_ns: int = 700_000_000
     image_setup_ns: int = 30_000_000
     #: Worker processes of each host, of which each keeps a core busy.
     workers: int = 2
