@@ -257,9 +257,9 @@ class AgentHandle(HostHandle):
         """See `Host`."""
         return str(await self._call(self._actor.recover_destination.remote(vm, qmp)))
 
-    async def remove_partial(self, path: str, session: str) -> None:
+    async def remove_partial(self, path: str, session: str) -> bool:
         """See `Host`."""
-        await self._call(self._actor.remove_partial.remote(path, session))
+        return bool(await self._call(self._actor.remove_partial.remote(path, session)))
 
     async def end(self, timeout_s: float, *, kill: bool) -> None:
         """Stop the agent in order if it answers, then have its processes ended by Ray if `kill`."""

@@ -81,11 +81,11 @@ class Driver:
         hosts = {name: await self._host(spec, name) for name in sorted(names)}
         try:
             async with asyncio.timeout(self._settings.settle_s):
-                state = await bring_to_end(entry, hosts)
+                swept = await bring_to_end(entry, hosts)
         except TimeoutError:
             raise KuakaError(f"not put right within {self._settings.settle_s:g} s") from None
-        self._journal.finish_migration(entry.id, Status.FAILED, f"swept: {state}")
-        return state
+        self._journal.finish_migration(entry.id, swept.status, f"swept: {swept.state}")
+        return swept.state
 
     async def put_right_once(self, spec: Mapping[str, Any], entry: Migration) -> None:
         """The same for what an earlier controller could not put right, and has reported as failed."""

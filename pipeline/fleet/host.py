@@ -394,9 +394,9 @@ class Host:
         await self._images.abort(session_id)
         await self._strip(session_id)
 
-    async def remove_partial(self, path: str, session_id: str) -> None:
+    async def remove_partial(self, path: str, session_id: str) -> bool:
         """Remove what a dead command left of an image."""
-        await asyncio.to_thread(remove_partial, path, session_id)
+        return await asyncio.to_thread(remove_partial, path, session_id)
 
     async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
         """See `qemu.recovery`. Only with the destination known to be gone."""

@@ -15,7 +15,7 @@ from pipeline.image_channels import extent_bytes_of
 from pipeline.jobs import ImageSinkJob, ImageSourceJob
 from pipeline.memory.image_extents import ExtentDigest, image_digest
 from pipeline.memory.image_source import ImageFacts, inspect_image
-from pipeline.memory.image_target import TargetImage, partial_path
+from pipeline.memory.image_target import TargetImage, is_committed, partial_path
 from pipeline.session import Session
 from pipeline.wire.handshake import Preamble, Role
 from pipeline.wire.opening import LinkTerms
@@ -207,7 +207,8 @@ class ImageTransfers:
             raise MigrationError(f"no image arrives in session {session_id[:8]} here") from None
 
 
-def remove_partial(path: str, session_id: str) -> None:
-    """Remove what a dead command's migration left half-written."""
+def remove_partial(path: str, session_id: str) -> bool:
+    """Remove what a dead command's migration left half-written; whether the image had its name already."""
     with contextlib.suppress(FileNotFoundError):
         partial_path(Path(path), session_id).unlink()
+    return is_committed(Path(path), session_id)

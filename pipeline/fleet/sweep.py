@@ -6,6 +6,7 @@ is told to run, and the source is left stopped. What cannot be decided stays in 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import KuakaError
@@ -13,6 +14,20 @@ from pipeline.fleet.journal import Journal, Migration
 from pipeline.fleet.orders import Cleanup
 from pipeline.fleet.owner import Owner
 from pipeline.fleet.recorder import PAUSED
+from pipeline.fleet.results import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a migration came to, in words, and whether its guest or image is at the destination."""
+
+    state: str
+    moved: bool
+
+    @property
+    def status(self) -> Status:
+        """The same for the journal."""
+        return Status.COMPLETED if self.moved else Status.FAILED
 
 
 class SweepingHost(Protocol):
@@ -27,8 +42,8 @@ class SweepingHost(Protocol):
     async def recover_destination(self, vm: str, qmp: str) -> str:
         """Let a guest that was handed over run."""
 
-    async def remove_partial(self, path: str, session: str) -> None:
-        """Remove what an image's migration left half-written."""
+    async def remove_partial(self, path: str, session: str) -> bool:
+        """Remove what an image's migration left half-written; whether the image had its name already."""
 
 
 async def sweep(
@@ -43,12 +58,12 @@ async def sweep(
             continue
         for migration in run.migrations:
             try:
-                state = await bring_to_end(migration, hosts)
+                swept = await bring_to_end(migration, hosts)
             except KuakaError as error:
                 say(f"{migration.vm}: a migration that was not brought to its end is in doubt: {error}")
                 continue
-            journal.finish_migration(migration.id, "failed", f"swept: {state}")
-            say(f"{migration.vm}: a migration that was not brought to its end: {state}")
+            journal.finish_migration(migration.id, swept.status, f"swept: {swept.state}")
+            say(f"{migration.vm}: a migration that was not brought to its end: {swept.state}")
         try:
             journal.finish_run(run.id)
         except KuakaError:
@@ -56,25 +71,26 @@ async def sweep(
             continue
 
 
-async def bring_to_end(migration: Migration, hosts: Mapping[str, SweepingHost]) -> str:
-    """Put right what a migration left whose attempt runs no more; what it came to, in words.
+async def bring_to_end(migration: Migration, hosts: Mapping[str, SweepingHost]) -> Swept:
+    """Put right what a migration left whose attempt runs no more.
 
     Raises `KuakaError` for what cannot be decided: it can be tried again.
     """
     source, destination = _host(hosts, migration.source), _host(hosts, migration.destination)
     if migration.kind == "image":
-        await destination.remove_partial(migration.destination["path"], migration.session)
-        return "the half-written image was removed"
+        if await destination.remove_partial(migration.destination["path"], migration.session):
+            return Swept("the image was complete and has its name", moved=True)
+        return Swept("the half-written image was removed", moved=False)
     cleanup = Cleanup(**migration.destination["cleanup"])
     paused = migration.state == PAUSED
     if migration.handed_over and paused:
-        return "the guest was handed over and is paused at the destination, as it was before"
+        return Swept("the guest was handed over and is paused at the destination, as it was before", moved=True)
     if migration.handed_over:
         state = await destination.recover_destination(migration.vm, cleanup.environment["KUAKA_QMP"])
-        return f"the guest was handed over and is {state} at the destination"
+        return Swept(f"the guest was handed over and is {state} at the destination", moved=True)
     await destination.cleanup_destination(cleanup)
     state = await source.recover_source(migration.vm, migration.source["qmp"], paused=paused)
-    return f"the guest is {state} at the source"
+    return Swept(f"the guest is {state} at the source", moved=False)
 
 
 def _host(hosts: Mapping[str, SweepingHost], record: Mapping[str, Any]) -> SweepingHost:

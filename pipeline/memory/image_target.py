@@ -31,19 +31,30 @@ from pipeline.memory.pages import PAGE_BYTES
 
 _SESSION = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _OWNER_ONLY = 0o600
+#: Extended attribute of a committed image: the session that it came by.
+_SIGNATURE = "user.kuaka.session"
 
 
 class TargetImage:
     """The coordinator's hold on one arriving image; workers open `path` with `size_bytes` and `reused`."""
 
     def __init__(
-        self, descriptor: int, path: Path, final_path: Path, size_bytes: int, *, reused: bool, overwrite: bool
+        self,
+        descriptor: int,
+        path: Path,
+        final_path: Path,
+        size_bytes: int,
+        session: str,
+        *,
+        reused: bool,
+        overwrite: bool,
     ) -> None:
         #: Where the bytes go until the commit.
         self.path = path
         self.final_path = final_path
         self.size_bytes = size_bytes
         self.reused = reused
+        self._session = session
         self._descriptor = descriptor
         self._overwrite = overwrite
         self._open = True
@@ -75,7 +86,7 @@ class TargetImage:
         else:
             path = reuse
             descriptor = _adopt(path, final_path)
-        image = cls(descriptor, path, final_path, size_bytes, reused=reuse is not None, overwrite=overwrite)
+        image = cls(descriptor, path, final_path, size_bytes, session, reused=reuse is not None, overwrite=overwrite)
         try:
             image._check_room(data_bytes)
             image._set_size()
@@ -94,6 +105,7 @@ class TargetImage:
             raise KuakaError(f"{self.final_path}: the image that arrived is not the one that was sent: it gets no name")
         try:
             self._check_still_ours()
+            self._sign()
             os.fchmod(self._descriptor, mode)
             os.fsync(self._descriptor)
         except OSError as error:
@@ -130,9 +142,22 @@ class TargetImage:
         if (ours.st_dev, ours.st_ino, ours.st_size) != (named.st_dev, named.st_ino, self.size_bytes):
             raise KuakaError(f"{self.path} was replaced or resized by somebody else: {self.final_path} gets no name")
 
+    def _sign(self) -> None:
+        """Before it has its name and perhaps a mode that forbids it: see `is_committed`."""
+        with contextlib.suppress(OSError):
+            os.setxattr(self._descriptor, _SIGNATURE, self._session.encode())
+
     def _close(self) -> None:
         self._open = False
         os.close(self._descriptor)
+
+
+def is_committed(final_path: Path, session: str) -> bool:
+    """Whether the image under that name came by that session; False where its file system cannot keep such a note."""
+    try:
+        return os.getxattr(final_path, _SIGNATURE, follow_symlinks=False) == session.encode()
+    except OSError:
+        return False
 
 
 def partial_path(final_path: Path, session: str) -> Path:

@@ -335,7 +335,7 @@ class Agent:
                     guest.migrating = None
         self._stirred.set()
 
-    async def remove_partial(self, path: str, session: str) -> None:
+    async def remove_partial(self, path: str, session: str) -> bool:
         raise AssertionError("not an image")
 
     async def inspect_image(self, path: str) -> Any:

@@ -246,7 +246,7 @@ class FakeHost:
         await self._calls.host(self.name, "recover_destination", self._world.run_destination)
         return "running"
 
-    async def remove_partial(self, path: str, session: str) -> None:
+    async def remove_partial(self, path: str, session: str) -> bool:
         raise AssertionError("not an image")
 
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:

@@ -19,9 +19,10 @@ ME = Owner(2, 2, "boot")
 class Host:
     """Notes what it is asked for."""
 
-    def __init__(self, error: str | None = None) -> None:
+    def __init__(self, error: str | None = None, *, committed: bool = False) -> None:
         self.asked: list[str] = []
         self._error = error
+        self._committed = committed
 
     async def cleanup_destination(self, cleanup: Cleanup) -> None:
         self._note(f"clean up {cleanup.session}")
@@ -34,8 +35,9 @@ class Host:
         self._note(f"run {vm} at {qmp}")
         return "running"
 
-    async def remove_partial(self, path: str, session: str) -> None:
+    async def remove_partial(self, path: str, session: str) -> bool:
         self._note(f"remove {path} of {session}")
+        return self._committed
 
     def _note(self, what: str) -> None:
         if self._error is not None:
@@ -86,6 +88,14 @@ def test_what_was_half_written_of_an_image_is_removed(dead: Journal, mine: Journ
     assert (a.asked, b.asked) == ([], ["remove /b.ram of s1"])
     assert unfinished(mine) == 0
     assert swept(mine, a=a, b=b) == []
+
+
+def test_an_image_that_has_its_name_has_moved(dead: Journal, mine: Journal) -> None:
+    number = add_image(dead, dead.begin_run())
+    assert swept(mine, a=Host(), b=Host(committed=True)) == [
+        "image of s1: a migration that was not brought to its end: the image was complete and has its name"
+    ]
+    assert (mine.migration(number).state, mine.migration(number).finished) == ("completed", True)
 
 
 def test_what_was_finished_is_left_alone(dead: Journal, mine: Journal) -> None:

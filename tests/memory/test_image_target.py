@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import KuakaError
 from pipeline.memory.image_extents import ExtentDigest, image_digest
 from pipeline.memory.image_source import ImageSource
-from pipeline.memory.image_target import TargetImage, partial_path
+from pipeline.memory.image_target import TargetImage, is_committed, partial_path
 from pipeline.memory.image_writer import TargetWriter
 from pipeline.memory.pages import PAGE_BYTES
 from tests.memory.image_files import SESSION, fill, image_bytes
@@ -63,6 +63,19 @@ def test_commit_gives_the_name_and_the_mode(final: Path, images: Path, source: I
     assert names(images) == ["guest.ram"]
     assert final.read_bytes() == source.path.read_bytes()
     assert final.stat().st_mode & 0o777 == 0o640
+
+
+def test_whose_an_image_is_can_be_seen_whatever_its_mode(final: Path, images: Path, source: ImageSource) -> None:
+    old = TargetImage.create(final, SIZE, "old")
+    old.commit(*filled(old, source), mode=0o400)
+    assert is_committed(final, "old")
+    target = TargetImage.create(final, SIZE, SESSION, overwrite=True)
+    extents, digest = filled(target, source)
+    assert not is_committed(final, SESSION)
+    target.commit(extents, digest)
+    assert is_committed(final, SESSION)
+    assert not is_committed(final, "old")
+    assert not is_committed(images / "missing", SESSION)
 
 
 def test_abort_leaves_nothing(final: Path, images: Path) -> None:
@@ -242,7 +255,7 @@ KILL_AT_EVERY_LINE = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.memory import image_target, image_writer, page_vectors
-from pipeline.memory.image_target import partial_path
+from pipeline.memory.image_target import is_committed, partial_path
 from tests.memory.image_files import SESSION, transfer
 
 source, final = Path(sys.argv[1]), Path(sys.argv[2])
@@ -272,6 +285,7 @@ while True:
     if not child:
         run_and_die_at(moment)
     _, status = os.waitpid(child, 0)
+    assert is_committed(final, SESSION) == final.exists(), f"nobody knows whose the image is at moment {moment}"
     if final.exists():
         assert final.read_bytes() == whole, f"half an image has the name at moment {moment}"
         named += 1
