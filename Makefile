@@ -23,7 +23,7 @@ schema: setup ## write the JSON Schema of specs, docs/fleet.schema.json
 	$(BIN)/kuaka schema > docs/fleet.schema.json
 
 test: setup ## everything but the matrix and the long tests (at most 10 minutes on 2 cores); TEST_ARGS="-k name"
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	@.ci/test.sh $(TEST_ARGS)
 
 test-matrix: setup ## the whole version/channel/codec matrix, and the long tests
 	$(BIN)/python -m pytest -m "matrix or long" $(TEST_ARGS)
