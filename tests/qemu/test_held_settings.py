@@ -66,6 +66,13 @@ def test_source_is_told_what_its_hold_needs_and_put_back(
     assert [limit for _, limit in settings if limit is not None] == limits
 
 
+@pytest.mark.parametrize(("hold", "events"), [(Hold.NONE, True), (Hold.LIMIT, True), (Hold.ACK, False)])
+def test_rounds_of_a_millisecond_are_no_events(tmp_path: Path, hold: Hold, events: bool) -> None:
+    server = asyncio.run(configured(tmp_path, False, hold, acknowledged=True))
+    setting = next(each for each in server.arguments if "capabilities" in each)
+    assert {"capability": "events", "state": events} in setting["capabilities"]
+
+
 @pytest.mark.parametrize(
     ("before", "acknowledges", "states"),
     [(None, False, [None]), (False, False, [None]), (False, True, [True, False]), (True, True, [None])],
