@@ -35,7 +35,7 @@ def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int)
     """Plan the spec in the file and print it. Raises `SpecError` for a spec that is rejected."""
     with _nothing_collected():
         spec = load_spec(path)
-        plan = make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=os.cpu_count()))
+        plan = make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=len(os.sched_getaffinity(0))))
     match output:
         case "json":
             sys.stdout.write(json.dumps(to_json(plan), indent=2) + "\n")

@@ -48,6 +48,8 @@ class Load:
     #: What the guest writes to per second; images: 0.
     dirty_bytes_s: int = 0
     auto_converge: bool = False
+    #: After this long it is given up; None: never.
+    timeout_ns: int | None = None
 
     def speed(self, users: dict[Shared, int]) -> int:
         """Raw bytes per second, with so many users of each thing."""

@@ -135,7 +135,14 @@ def load_of(spec: Spec, vm: VirtualMachine, memory_bytes: int, submitted: int, a
         None if rate is None else _raw(rate, cost),
         (vm.dirty_rate or 0) if isinstance(vm, QemuVm) else 0,
         settings.allow_auto_converge,
+        timeout_ns(settings, memory_bytes),
     )
+
+
+def timeout_ns(settings: VmSettings, memory_bytes: int) -> int:
+    """When a migration of so much memory is given up: `timeoutSeconds`, or what each GiB is given, at least one."""
+    completion_s: float = settings.completion_timeout_s_per_gib * max(1.0, memory_bytes / _GIB)
+    return int(min(completion_s, settings.timeout_s or completion_s) * NS_PER_S)
 
 
 def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions) -> dict[Shared, int]:

@@ -106,12 +106,14 @@ def hopeless(load: Load) -> str | None:
             f"it writes {load.dirty_bytes_s / 1e6:.4g} MB/s and at most {speed / 1e6:.4g} MB/s of its memory can move,"
             " so it would never end: say allowAutoConverge, or give it more bandwidth"
         )
-    deadline_ns, alone_ns = load.request.deadline_ns, load.alone_ns()
-    if deadline_ns is not None and alone_ns > deadline_ns:
-        return (
-            f"alone it takes about {alone_ns / NS_PER_S:.0f} s ({show_bytes(load.request.memory_bytes)} at"
-            f" {speed / 1e6:.4g} MB/s) and its deadline is {deadline_ns / NS_PER_S:g} s: raise it, or the bandwidth"
-        )
+    alone_ns = load.alone_ns()
+    limits = {"its deadline is": load.request.deadline_ns, "it is given up after": load.timeout_ns}
+    for words, limit_ns in limits.items():
+        if limit_ns is not None and alone_ns > limit_ns:
+            return (
+                f"alone it takes about {alone_ns / NS_PER_S:.0f} s ({show_bytes(load.request.memory_bytes)} at"
+                f" {speed / 1e6:.4g} MB/s) and {words} {limit_ns / NS_PER_S:g} s: raise that, or the bandwidth"
+            )
     return None
 
 

@@ -160,3 +160,21 @@ def test_a_request_has_its_priority_as_weight_and_its_pools_at_both_ends() -> No
     assert (request.priority, request.weight, request.rate_bytes_s) == (50, 12, 50_000_000)
     assert request.pools == ("a/iaa", "b/iaa", "a/qat", "b/qat")
     assert request.deadline_ns == 2_000_001_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"completionTimeoutPerGiB": 5}, "it is given up after 40 s"),
+        ({"timeoutSeconds": 30}, "it is given up after 30 s"),
+    ],
+)
+def test_a_migration_that_would_be_given_up_alone_cannot_go(fields: dict[str, Any], limit: str) -> None:
+    slow = {"bandwidthPerMigration": "50MB", **fields}
+    plan = make_plan(fleet(image("slow", memory="8GiB"), image("small", memory="64MiB"), **slow))
+    assert vms(plan) == ["small"]
+    assert limit in plan.cannot_go["slow"]
+
+
+def test_a_small_machine_is_given_the_time_of_a_gibibyte() -> None:
+    assert vms(make_plan(fleet(guest("tiny", memory="1MiB"), completionTimeoutPerGiB=1))) == ["tiny"]
