@@ -57,7 +57,7 @@ class Driver:
         try:
             source = await self._host(case.fleet.spec, case.order.request.source)
             destination = await self._host(case.fleet.spec, case.order.request.destination)
-            attempt = self._make_attempt(self._order(case, source, destination))
+            attempt = self._attempt_of(self._order(case, source, destination))
         except KuakaError as error:
             result = failed_result(case.order.vm, case.order.kind, str(error), error.exit_code)
             self._conclude(case, result, None)
@@ -84,6 +84,12 @@ class Driver:
                 swept = await bring_to_end(entry, hosts)
         except TimeoutError:
             raise KuakaError(f"not put right within {self._settings.settle_s:g} s") from None
+        except KuakaError:
+            raise
+        except Exception as error:
+            # A bug in the sweep of one machine is no reason to end what moves all others.
+            _log.exception("%s: its sweep broke off", entry.vm)
+            raise KuakaError(f"its sweep broke off: {error!r}") from error
         self._journal.finish_migration(entry.id, swept.status, f"swept: {swept.state}")
         return swept.state
 
@@ -178,6 +184,16 @@ class Driver:
             case.rate_bytes_s,
             reached,
         )
+
+    def _attempt_of(self, order: AttemptOrder) -> Attempt:
+        try:
+            return self._make_attempt(order)
+        except KuakaError:
+            raise
+        except Exception as error:
+            # Nor is one in the making of an attempt.
+            _log.exception("%s/%s: no attempt could be made", order.fleet, order.vm)
+            raise KuakaError(f"no attempt could be made: {error!r}") from error
 
     async def _host(self, spec: Mapping[str, Any], name: str) -> FleetHost:
         try:

@@ -55,7 +55,10 @@ def decide(ended: Ended, rules: MigrationRules, seed: str) -> Outcome:
     if completed or has_moved(entry):
         return _moved(ended)
     if ended.cancelled:
-        return Outcome(Trigger.CANCEL, "cancelled by the user", result or cancelled_result(ended.vm, ended.kind))
+        known = result or cancelled_result(ended.vm, ended.kind)
+        # Also one that failed while it was being given up.
+        given_up = replace(known, status=Status.CANCELLED, exit_code=ExitCode.INTERRUPTED)
+        return Outcome(Trigger.CANCEL, "cancelled by the user", given_up)
     if result is None or result.status is Status.CANCELLED:
         return Outcome(Trigger.RECOVER, "its controller ended, the guest is where it was")
     return _failed(ended.failures + 1, result, rules, seed)

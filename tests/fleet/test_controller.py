@@ -191,6 +191,22 @@ def test_what_can_never_be_is_not_tried_again() -> None:
     assert (result.error, result.exit_code) == ("vm-1 would go over a plain link", ExitCode.USAGE)
 
 
+class Broken(AttemptMaker):
+    """Cannot make an attempt for vm-1, by a bug of ours."""
+
+    def __call__(self, order: AttemptOrder) -> Attempt:
+        if order.vm == "vm-1":
+            raise ZeroDivisionError
+        return super().__call__(order)
+
+
+def test_a_bug_in_one_machine_keeps_no_other_from_moving() -> None:
+    story = Story([("drain", TWO)], maker=Broken, may_fail=True).tell()
+    assert story.world.broken == []
+    assert story.states() == {"vm-1": State.FAILED, "vm-2": State.SUCCEEDED}
+    assert story.results()["drain/vm-1"].error == "no attempt could be made: ZeroDivisionError()"
+
+
 class Raising(AttemptMaker):
     """Makes attempts that break off with what is nobody's failure but ours."""
 
