@@ -1,18 +1,21 @@
 """What a controller does with fleets, and what it says of them, while it lives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import pytest
 
 from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.fleet import drive
 from pipeline.fleet.attempt_order import AttemptOrder
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.fleet_status import FleetState, FleetStatus
 from pipeline.fleet.fleets import ControllerReplaced
+from pipeline.fleet.journal import Migration
 from pipeline.fleet.lifecycle import State
 from pipeline.fleet.results import Status
 from pipeline.fleet.run import Attempt
+from pipeline.fleet.sweep import SweepingHost, Swept
 from tests.fleet.fleet_story import Story, Wish
 from tests.fleet.fleet_world import MEMORY_BYTES, AttemptMaker, Guest, machine, spec_of
 
@@ -205,6 +208,27 @@ def test_a_bug_in_one_machine_keeps_no_other_from_moving() -> None:
     assert story.world.broken == []
     assert story.states() == {"vm-1": State.FAILED, "vm-2": State.SUCCEEDED}
     assert story.results()["drain/vm-1"].error == "no attempt could be made: ZeroDivisionError()"
+
+
+def test_a_sweep_that_breaks_off_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bring_to_end = drive.bring_to_end
+    errors: list[Exception] = [ZeroDivisionError(), KeyError("cleanup")]
+
+    async def broken(entry: Migration, hosts: Mapping[str, SweepingHost]) -> Swept:
+        if errors:
+            raise errors.pop(0)
+        return await bring_to_end(entry, hosts)
+
+    monkeypatch.setattr(drive, "bring_to_end", broken)
+    story = Story([("drain", ONE)])
+    # The attempt's own clean-up fails, so that it is left to the sweep.
+    story.world.failing["cleanup_destination"] = 1
+    with story.world.guest("vm-1") as guest:
+        guest.cuts = 1
+    story.tell()
+    assert story.world.broken == []
+    assert errors == []
+    assert "in doubt: its sweep broke off: ZeroDivisionError()" in [reason for _, reason in seen(story)]
 
 
 class Raising(AttemptMaker):
