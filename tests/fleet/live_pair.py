@@ -75,7 +75,8 @@ class LivePair:
         """Make `prepare` start a destination of another kind."""
         size = memory_bytes or self.parameters.memory_bytes
         command = (
-            f"exec {require_tool(self._qemu)} -accel tcg -machine {machine or self._machine},memory-backend=ram -m {size >> 10}K"
+            f"exec {require_tool(self._qemu)} -accel tcg -m {size >> 10}K"
+            f" -machine {machine or self._machine},memory-backend=ram"
             f" -object memory-backend-file,id=ram,share=on,size={size},mem-path={self._ram_file}"
             f" -nodefaults -display none -no-reboot"
             f" -drive file={self.home}/guest.img,format=raw,if=ide,file.locking=off"
