@@ -20,10 +20,12 @@ from rich.table import Table
 
 from pipeline.byte_amounts import show_bytes
 from pipeline.errors import ExitCode
-from pipeline.fleet.plan.from_spec import Assumptions
+from pipeline.fleet.machine_load import others_running, spare_cores
+from pipeline.fleet.plan.from_spec import Assumptions, is_local
 from pipeline.fleet.plan.plan import Plan, make_plan
 from pipeline.fleet.policies import priority_name
 from pipeline.fleet.sightings import look
+from pipeline.fleet.spec import Spec
 from pipeline.fleet.spec_file import load_spec
 
 _PIPE_COLUMNS = 200
@@ -35,7 +37,7 @@ def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int)
     """Plan the spec in the file and print it. Raises `SpecError` for a spec that is rejected."""
     with _nothing_collected():
         spec = load_spec(path)
-        plan = make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=len(os.sched_getaffinity(0))))
+        plan = make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=_local_cores(spec, workers)))
     match output:
         case "json":
             sys.stdout.write(json.dumps(to_json(plan), indent=2) + "\n")
@@ -44,6 +46,17 @@ def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int)
         case "table":
             _show(plan)
     return exit_code(plan)
+
+
+def _local_cores(spec: Spec, workers: int) -> float | None:
+    here = sum(is_local(host) for host in spec.spec.hosts)
+    if not here:
+        return None
+    cores, others = len(os.sched_getaffinity(0)), others_running()
+    spare = spare_cores(cores, here * workers, others)
+    if others >= 1 and spare < min(cores, here * workers):
+        _say(f"{others:.0f} other processes are running here: {spare:.1f} of {cores} cores are taken to be free")
+    return spare
 
 
 @contextlib.contextmanager
@@ -100,6 +113,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"kuaka: {line}\n")
+
+
 def _show(plan: Plan) -> None:
     console = Console()
     # A pipe has no width: nothing is cut there.
@@ -112,7 +129,8 @@ def _show(plan: Plan) -> None:
     for host, ways in plan.fewer_at_once.items():
         console.print(f"{host}: {ways} at the same time, so that guests that write converge", markup=False)
     sys.stdout.flush()
-    sys.stderr.writelines(f"kuaka: {line}\n" for line in plan.assumptions)
+    for line in plan.assumptions:
+        _say(line)
 
 
 def _table(plan: Plan) -> Table:

@@ -64,8 +64,8 @@ class Assumptions:
     image_setup_ns: int = 30_000_000
     #: Worker processes of each host, of which each keeps a core busy.
     workers: int = 2
-    #: Cores of the machine that hosts without a node are; None: as many as their workers need.
-    local_cores: int | None = None
+    #: Cores that hosts without a node, which are this machine, have together; None: as many as their workers need.
+    local_cores: float | None = None
     costs: Mapping[CodecId, CodecCost] = field(default_factory=lambda: _COSTS)
 
 
@@ -158,7 +158,7 @@ def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions) -> d
         alone[workers] = _both(alone[workers], busy * speed) if workers in alone else busy * speed
     if assumptions.local_cores is not None:
         here = [
-            assumptions.local_cores * speed
+            int(assumptions.local_cores * speed)
             for host, speed in ((source, cost.encode_bytes_s), (destination, cost.decode_bytes_s))
             if is_local(host)
         ]
