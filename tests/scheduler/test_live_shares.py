@@ -75,7 +75,7 @@ def test_shares_of_a_device_that_all_want_follow_the_weights(tmp_path: Path) -> 
             for name, weight in WEIGHTS.items():
                 (row,) = client.open_flow(OpenFlow(name, device.settings.pool, "fleet", weight), 1)
                 credit = Credits().row(table.path, row)
-                workers += [Hungry(device.socket, credit, stop) for _ in range(THREADS)]
+                workers += [Hungry(Path(device.address.paths[0]), credit, stop) for _ in range(THREADS)]
             for worker in workers:
                 worker.start()
 
