@@ -1,7 +1,8 @@
 """A spec as the controller works with it: requests, limits and rules, always the same for the same spec.
 
 It is read again by every controller that takes a fleet over, so nothing here looks at a host: a machine whose memory
-the spec does not say is taken for the size that the plan assumes.
+the spec does not say is taken for the size that the plan assumes. Limits are the plan's: no more at once than finishes
+the fleet soonest.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from pipeline.errors import SpecError
 from pipeline.fleet.backoff import Backoff
 from pipeline.fleet.convergence import ConvergenceRules
 from pipeline.fleet.fleet_order import FleetOrder, MigrationRules, VmOrder
-from pipeline.fleet.plan.from_spec import Assumptions, limits_of, request_of, size_of
+from pipeline.fleet.plan.from_spec import Assumptions, request_of, size_of
+from pipeline.fleet.plan.plan import make_plan
 from pipeline.fleet.spec import QemuVm, Spec, VirtualMachine, VmSettings, resolve
 from pipeline.fleet.timeouts import Timeouts
 
@@ -26,9 +28,11 @@ def read_fleet(fleet_id: str, fields: Mapping[str, Any]) -> FleetOrder:
         spec = Spec.model_validate(fields, by_alias=True, by_name=False)
     except ValidationError as error:
         raise SpecError(f"fleet {fleet_id}: its spec is not one of this kuaka: {error.errors()[0]['msg']}") from None
+    plan = make_plan(spec, None, Assumptions())
+    if plan.cannot_go:
+        raise SpecError("\n".join(f"fleet {fleet_id}: {vm}: {reason}" for vm, reason in plan.cannot_go.items()))
     return FleetOrder(
-        tuple(_order(fleet_id, spec, vm, number) for number, vm in enumerate(spec.spec.virtual_machines)),
-        limits_of(spec),
+        tuple(_order(fleet_id, spec, vm, number) for number, vm in enumerate(spec.spec.virtual_machines)), plan.limits
     )
 
 
