@@ -1,0 +1,58 @@
+"""What Prometheus and Grafana get: the chart's files, and every port with metrics."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from tests.helm.chart import CHART, MINIMAL, Manifest, head_pod, helm, host_pods, of_kind
+
+
+def test_every_port_with_metrics_is_scraped_and_every_scraped_port_is_there(
+    rendered: Mapping[str, list[Manifest]],
+) -> None:
+    manifests = rendered["full"]
+    (monitor,) = of_kind(manifests, "PodMonitor")
+    scraped = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    pods = (head_pod(manifests), *host_pods(manifests).values())
+    declared = {port["name"] for pod in pods for port in pod["spec"]["containers"][0]["ports"]}
+    assert scraped == {name for name in declared if "metrics" in name or name.startswith("kuaka-")}
+    assert {"kuaka-19100", "kuaka-19101"} <= scraped
+
+
+def test_prometheus_selects_by_the_labels_that_are_asked_for(rendered: Mapping[str, list[Manifest]]) -> None:
+    for kind in ("PodMonitor", "PrometheusRule"):
+        (manifest,) = of_kind(rendered["full"], kind)
+        assert manifest["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_rules_are_those_of_the_charts_files(rendered: Mapping[str, list[Manifest]]) -> None:
+    (rule,) = of_kind(rendered["full"], "PrometheusRule")
+    files = sorted((CHART / "files").glob("rules*.yaml"))
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    assert groups
+    assert rule["spec"]["groups"] == groups
+
+
+def test_nothing_of_it_is_made_unless_it_is_asked_for(rendered: Mapping[str, list[Manifest]]) -> None:
+    kinds = {manifest["kind"] for manifest in rendered["minimal"]}
+    assert not kinds & {"PodMonitor", "PrometheusRule"}
+
+
+def test_each_dashboard_is_a_config_map_with_the_file_as_it_is(tmp_path: Path) -> None:
+    chart = tmp_path / "kuaka"
+    shutil.copytree(CHART, chart)
+    dashboards = chart / "files" / "dashboards"
+    shutil.rmtree(dashboards, ignore_errors=True)
+    dashboards.mkdir()
+    texts = {"fleet_overview.json": '{"title": "{{instance}} é"}\n', "host.json": '{\n  "uid": "host"\n}\n'}
+    for name, text in texts.items():
+        (dashboards / name).write_text(text)
+    answer = helm("template", "r", chart, f"--values={MINIMAL}", "--set=metrics.dashboards.enabled=true")
+    manifests = [each for each in yaml.safe_load_all(answer.stdout) if each]
+    maps = [each for each in of_kind(manifests, "ConfigMap") if "grafana_dashboard" in each["metadata"]["labels"]]
+    assert {each["metadata"]["name"]: each["data"] for each in maps} == {
+        "r-kuaka-fleet-overview": {"fleet_overview.json": texts["fleet_overview.json"]},
+        "r-kuaka-host": {"host.json": texts["host.json"]},
+    }
