@@ -18,6 +18,7 @@ declare -A package_of=(
     [cc]=gcc
     [ip]=iproute2
     [openssl]=openssl
+    [promtool]=prometheus
 )
 
 usable_python() {

@@ -31,7 +31,9 @@ VM_DIRTY_RATE = gauge(
     _LIVE,
 )
 VM_TRANSFER_RATE = gauge(
-    "kuaka_vmi_migration_memory_transfer_rate_bytes", "Guest memory sent per second, over the last seconds.", _LIVE
+    "kuaka_vmi_migration_memory_transfer_rate_bytes",
+    "Guest memory sent per second, by QEMU as of its last look.",
+    _LIVE,
 )
 VM_START = gauge(
     "kuaka_vmi_migration_start_time_seconds", "When the attempt's first bytes were sent, since 1970.", _LIVE
@@ -66,7 +68,7 @@ LIVE = gauge(
 )
 RAW = counter(
     "kuaka_host_raw_bytes_total",
-    "Normal pages sent from here, before coding, by codec; none: sent as they are, also where a codec could not shrink them.",
+    "Normal pages sent from here, before coding, by codec; none: as they are, or no codec could shrink them.",
     (*_HOST, "codec"),
 )
 WIRE = counter(

@@ -7,8 +7,12 @@ ticks deal with that.
 
 import gc
 import json
+import logging
 import os
 import pickle
+import socket
+import threading
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,7 +22,11 @@ from ray.experimental import internal_kv
 from scheduler.client import Transport, Unreachable
 from scheduler.core.machine import Scheduler
 from scheduler.credit import boottime_ns
-from scheduler.service import SchedulerService
+from scheduler.metrics_server import MetricsPlace, MetricsServer
+from scheduler.pool_collector import ServiceFigures
+from scheduler.process_collector import ProcessFigures
+from scheduler.readings import Exposition
+from scheduler.service import SchedulerService, ServiceStatistics
 from scheduler.ticks import Tick, TickAnswer
 
 NAMESPACE = "kuaka"
@@ -26,6 +34,10 @@ ACTOR_NAME = "scheduler"
 _KV_NAMESPACE = b"kuaka"
 _EPOCHS = b"scheduler/epoch/"
 _TENANTS = b"scheduler/tenants"
+#: A scrape waits so long for a tick to end.
+_SCRAPE_TIMEOUT_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class ClusterEpochStore:
@@ -58,10 +70,30 @@ class ClusterEpochStore:
 class SchedulerShell(SchedulerService):
     """The service in its actor's process."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics_directory: str | None = None) -> None:
+        """`metrics_directory`: where it is announced where its metrics are; None: they are not shown."""
         super().__init__(ClusterEpochStore(), Scheduler, boottime_ns)
+        #: Held while anything changes, so that a scrape, which has a thread of its own, sees no half of a tick.
+        self._turn = threading.Lock()
+        if metrics_directory is not None:
+            self._show_metrics(Path(metrics_directory))
         # What was imported stays: a collection that walks through all of it takes as long as many ticks.
         gc.freeze()
+
+    def set_tenant(self, tenant: str, weight: int) -> None:
+        """See `SchedulerService`."""
+        with self._turn:
+            super().set_tenant(tenant, weight)
+
+    def remove_tenant(self, tenant: str) -> None:
+        """See `SchedulerService`."""
+        with self._turn:
+            super().remove_tenant(tenant)
+
+    def tick(self, tick: Tick) -> TickAnswer:
+        """See `SchedulerService`."""
+        with self._turn:
+            return super().tick(tick)
 
     def encoded_tick(self, tick: bytes) -> bytes:
         """`tick`, with both messages as bytes: Ray's own pickler takes three times as long for them."""
@@ -71,8 +103,26 @@ class SchedulerShell(SchedulerService):
         """The actor's process id."""
         return os.getpid()
 
+    def _show_metrics(self, directory: Path) -> None:
+        try:
+            place = MetricsPlace.of("scheduler", socket.gethostname(), directory)
+        except ValueError as error:
+            _log.warning("no metrics of the scheduler: %s", error)
+            return
+        figures = ServiceFigures(self._snapshot)
+        own = ProcessFigures("scheduler", socket.gethostname())
+        MetricsServer.start(place, Exposition("scheduler", socket.gethostname(), (figures, own)).registry)
 
-def find_or_start(name: str = ACTOR_NAME, **options: Any) -> Any:
+    def _snapshot(self) -> ServiceStatistics:
+        if not self._turn.acquire(timeout=_SCRAPE_TIMEOUT_S):
+            raise TimeoutError("the scheduler is busy")
+        try:
+            return self.statistics()
+        finally:
+            self._turn.release()
+
+
+def find_or_start(name: str = ACTOR_NAME, *, metrics_directory: str | None = None, **options: Any) -> Any:
     """The cluster's scheduler actor; `options` are Ray's, for where. It lives until it is killed."""
     shell: Any = ray.remote(SchedulerShell)
     return shell.options(
@@ -84,7 +134,7 @@ def find_or_start(name: str = ACTOR_NAME, **options: Any) -> Any:
         max_restarts=-1,
         max_task_retries=0,
         **options,
-    ).remote()
+    ).remote(metrics_directory)
 
 
 def transport(actor: Any) -> Transport:

@@ -163,7 +163,7 @@ LOOP_LAG = gauge(
     "calls run one by one.",
     PROCESS,
 )
-SCRAPE_FAILURES = counter(
+FAILED_COLLECTIONS = counter(
     "kuaka_exporter_failed_collections_total",
     "Scrapes that a part's figures are missing from: it did not answer in time.",
     PROCESS,

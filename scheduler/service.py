@@ -91,6 +91,12 @@ class ServiceStatistics:
     refused: int
     alarms: tuple[Alarm, ...]
     core: Any
+    #: Alarms since it began; the last ones are above.
+    alarm_count: int = 0
+    #: Time spent on ticks.
+    tick_ns: int = 0
+    #: The hosts that are there, by the name their clients have.
+    host_names: frozenset[str] = frozenset()
 
 
 class SchedulerService:
@@ -107,6 +113,7 @@ class SchedulerService:
         #: Sequences of the core's own reports: a host's may begin again with a new client.
         self._reports = 0
         self._alarms: deque[Alarm] = deque(maxlen=_KEPT_ALARMS)
+        self._alarm_count = self._tick_ns = 0
         self._ticks = self._stale = self._repeated = self._silenced = self._refused = 0
         self._tenants = store.load_tenants()
         for tenant, weight in self._tenants.items():
@@ -127,7 +134,13 @@ class SchedulerService:
     def tick(self, tick: Tick) -> TickAnswer:
         """A host's call. Handled once, however often it comes."""
         now_ns = self._clock()
-        self._ticks += 1
+        try:
+            return self._tick(tick, now_ns)
+        finally:
+            self._ticks += 1
+            self._tick_ns += self._clock() - now_ns
+
+    def _tick(self, tick: Tick, now_ns: int) -> TickAnswer:
         self._forget_silent(now_ns)
         if (tick.host, tick.incarnation) in self._replaced:
             self._silenced += 1
@@ -157,6 +170,9 @@ class SchedulerService:
             self._refused,
             tuple(self._alarms),
             self._core.statistics(),
+            self._alarm_count,
+            self._tick_ns,
+            frozenset(self._hosts),
         )
 
     def _answer(self, tick: Tick, host: _Host, now_ns: int) -> TickAnswer:
@@ -229,6 +245,7 @@ class SchedulerService:
         for effect in self._core.handle(event, now_ns):
             if isinstance(effect, Alarm):
                 self._alarms.append(effect)
+                self._alarm_count += 1
             elif (told := host_of(effect)) is not None and (host := self._hosts.get(told.host or asking)) is not None:
                 host.outbox.put(told, now_ns)
 

@@ -30,6 +30,7 @@ has a long wait and soon a short one; a queue that stands has none. It takes one
 """
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Self
 
 from scheduler.core.events import DeviceSample
@@ -59,6 +60,15 @@ def target_latency_ns(slots: int, engines: int, service_ns: int) -> int:
     return -(-slots // engines) * service_ns * _SLACK_PERMILLE // PERMILLE
 
 
+class ControlState(Enum):
+    """What the last look at a device said."""
+
+    DOWN = "down"
+    BUSY = "busy"
+    STARVED = "starved"
+    STEADY = "steady"
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """The virtual rate of one pool, and what it remembers of its device."""
@@ -72,6 +82,15 @@ class Control:
     #: Counting starts here; None: at the next sample.
     last: DeviceSample | None = None
     last_ns: int = 0
+
+    @property
+    def state(self) -> ControlState:
+        """For whoever looks on."""
+        if self.down:
+            return ControlState.DOWN
+        if self.busy_in_a_row:
+            return ControlState.BUSY
+        return ControlState.STARVED if self.starved_in_a_row else ControlState.STEADY
 
     def closed(self) -> Self:
         """The device has gone: the rate stays."""

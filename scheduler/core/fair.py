@@ -110,6 +110,8 @@ class Tenant:
     virtual: int = 0
     #: Sum of the weights of its active flows.
     active_weight: int = 0
+    #: Device time that its flows have used.
+    used_ns: int = 0
     flows: TaggedHeap[Flow] = field(default_factory=TaggedHeap)
 
 

@@ -19,7 +19,7 @@ reserve's, and a smaller window counts only once its holder has acknowledged tha
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from scheduler.core.classes import class_of
@@ -70,6 +70,9 @@ class Counts:
     expiries: int = 0
     releases: int = 0
     fences: int = 0
+    #: As holders report them: how long batches waited for credit, and submissions that had to be repeated.
+    wait_ns: int = 0
+    busy_retries: int = 0
 
 
 class LeaseNumbers:
@@ -285,6 +288,8 @@ class PoolScheduler:
             self._judge(flow, now_ns)
         flow.demand_ns = max(0, min(report.demand_ns, self._most_ahead_ns(flow)))
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
+        self.counts.wait_ns += report.wait_ns
+        self.counts.busy_retries += report.busy_retries
         void = self._acknowledge(flow, report, now_ns) if report.lease else None
         # Most of the time it waits where it waited before.
         if flow.entry is None or flow.demand_ns <= flow.unused_ns or not flow.plain:
@@ -751,6 +756,11 @@ class PoolScheduler:
 
     # Queues
 
+    @property
+    def tenants(self) -> Iterable[Tenant]:
+        """All that were ever seen, one for each class that they had flows in."""
+        return self._tenants.values()
+
     def _queue_of(self, phase: Phase) -> FairQueue:
         return self.background if phase is Phase.BACKGROUND else self.bulk
 
@@ -867,6 +877,7 @@ class PoolScheduler:
             flow.used_ns = used_ns
             return
         self.counts.used_ns += used_ns - flow.used_ns
+        flow.tenant.used_ns += used_ns - flow.used_ns
         overrun_ns = used_ns - flow.granted_ns
         if overrun_ns <= 0:
             self._outstanding(flow, flow.granted_ns, used_ns)

@@ -1,9 +1,11 @@
 """A pool's state as `statistics`."""
 
-from scheduler.core.fair import SCALE
+from collections import Counter
+
+from scheduler.core.fair import SCALE, FairQueue
 from scheduler.core.flow import Flow
 from scheduler.core.pool import PoolScheduler
-from scheduler.core.statistics import FlowStatistics, PoolStatistics
+from scheduler.core.statistics import ControlStatistics, FlowStatistics, PoolStatistics, TenantStatistics
 
 
 def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
@@ -11,8 +13,14 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
     counts, book, queues = pool.counts, pool.book, (pool.bulk, pool.background)
     return PoolStatistics(
         pool=pool.settings.pool,
+        host=pool.settings.host,
+        kind=pool.settings.kind,
+        engines=pool.settings.engines,
         up=pool.up,
         learning=pool.learning(now_ns),
+        control=ControlStatistics(
+            pool.control.state, pool.control.flow_permille, pool.over_occupied, pool.control.last
+        ),
         capacity_slots=pool.usable_slots,
         leased_slots=pool.general_counted,
         critical_slots=pool.settings.critical_slots,
@@ -26,8 +34,12 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
         expiries=counts.expiries,
         releases=counts.releases,
         fences=counts.fences,
+        wait_ns=counts.wait_ns,
+        busy_retries=counts.busy_retries,
+        expected_wait_ns=pool.bulk_wait_ns,
         reservation_lateness_ns=_lateness_ns(pool, now_ns),
         starvation_gap_ns={queue.service_class: pool.gaps_ns[queue.service_class] for queue in queues},
+        current_gap_ns={queue.service_class: _gap_ns(queue, now_ns) for queue in queues},
         fair_lag_ns=_lag_ns(pool),
         virtual_time={queue.service_class: queue.virtual for queue in queues},
         waiting=pool.waiting,
@@ -38,7 +50,22 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
         tickets_denied=book.denied,
         tickets_missed=book.missed,
         flows=tuple(_flow(flow) for flow in pool.flows.values()),
+        tenants=_tenants(pool),
     )
+
+
+def _tenants(pool: PoolScheduler) -> tuple[TenantStatistics, ...]:
+    flows = Counter(flow.tenant.name for flow in pool.flows.values())
+    used_ns: Counter[str] = Counter()
+    weights: dict[str, int] = {}
+    for tenant in pool.tenants:
+        used_ns[tenant.name] += tenant.used_ns
+        weights[tenant.name] = tenant.weight
+    return tuple(TenantStatistics(name, weight, flows[name], used_ns[name]) for name, weight in weights.items())
+
+
+def _gap_ns(queue: FairQueue, now_ns: int) -> int:
+    return 0 if queue.wanting_since_ns is None else max(0, now_ns - queue.wanting_since_ns)
 
 
 def _flow(flow: Flow) -> FlowStatistics:
