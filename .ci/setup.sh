@@ -16,6 +16,7 @@ declare -A package_of=(
     [accel-config]=accel-config
     [as]=binutils
     [cc]=gcc
+    [chromium]=chromium
     [ip]=iproute2
     [openssl]=openssl
     [promtool]=prometheus
