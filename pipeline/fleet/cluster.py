@@ -139,13 +139,20 @@ async def answers(handle: AgentHandle) -> bool:
     return True
 
 
-def end_dead_runs(me: Owner, is_alive: Callable[[Owner], bool]) -> None:
-    """End the actors of commands of this machine that have died: they hold guests that a sweep must reach."""
-    for name in ray.util.list_named_actors():
-        owner = owner_of_run(name, me)
-        if owner is not None and not is_alive(owner):
-            with contextlib.suppress(ValueError):
-                kill_actor(ray.get_actor(name, namespace=NAMESPACE))
+def end_dead_runs(me: Owner, is_alive: Callable[[Owner], bool]) -> bool:
+    """End the actors of commands of this machine that have died: they hold guests that a sweep must reach.
+
+    Returns whether there were any; Ray takes a moment to end them.
+    """
+    dead = [
+        name
+        for name in ray.util.list_named_actors()
+        if (owner := owner_of_run(name, me)) is not None and not is_alive(owner)
+    ]
+    for name in dead:
+        with contextlib.suppress(ValueError):
+            kill_actor(ray.get_actor(name, namespace=NAMESPACE))
+    return bool(dead)
 
 
 async def keep_alive(handles: Iterable[AgentHandle]) -> None:

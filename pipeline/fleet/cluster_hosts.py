@@ -7,6 +7,7 @@ one that comes after it ends them before it does anything else: what they still 
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from pipeline.fleet.cluster import answers, end_agents, end_dead_runs, keep_aliv
 from pipeline.fleet.owner import Owner, is_alive, run_name
 from pipeline.fleet.places import HostPlace, device_choice
 from pipeline.fleet.spec import Spec, tls_of
+
+#: Ray ends a process that it was told to within this time.
+_DEAD_S = 15.0
+_DEAD_POLL_S = 0.1
 
 
 class ClusterHosts:
@@ -30,8 +35,12 @@ class ClusterHosts:
         self._starts = itertools.count(1)
 
     async def begin(self) -> None:
-        """See `Hosts`."""
-        await asyncio.to_thread(end_dead_runs, self._owner, is_alive)
+        """See `Hosts`. Raises `KuakaError` when agents of a dead controller do not end."""
+        deadline_s = time.monotonic() + _DEAD_S
+        while await asyncio.to_thread(end_dead_runs, self._owner, is_alive):
+            if time.monotonic() > deadline_s:
+                raise KuakaError("agents of a controller that has died do not end: see the cluster's actors")
+            await asyncio.sleep(_DEAD_POLL_S)
 
     async def host(self, spec: Mapping[str, Any], name: str) -> AgentHandle:
         """See `Hosts`. Two fleets that say the same of a host share its agent."""

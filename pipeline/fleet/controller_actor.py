@@ -25,7 +25,7 @@ from pipeline.fleet.cluster_hosts import ClusterHosts
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.events import Event
-from pipeline.fleet.fleet_status import Accepted, FleetState, FleetStatus
+from pipeline.fleet.fleet_status import Accepted, FleetStatus
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.owner import this_process
 from pipeline.fleet.read_fleet import read_fleet
@@ -133,8 +133,7 @@ async def _spare_agents(controller: Controller, hosts: ClusterHosts) -> None:
     idle_s = 0.0
     while True:
         await asyncio.sleep(_LOOK_S)
-        active = any(fleet.state is not FleetState.FINISHED for fleet in controller.status())
-        idle_s = 0.0 if active else idle_s + _LOOK_S
+        idle_s = 0.0 if controller.busy else idle_s + _LOOK_S
         if idle_s >= _IDLE_S:
             await hosts.end_all()
 
