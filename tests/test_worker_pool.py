@@ -16,13 +16,13 @@ from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, LinkCut
 from pipeline.jobs import MultifdSinkJob, MultifdSourceJob, decode_job, encode_job, job_key
 from pipeline.offload import Offload, OffloadDevice, SessionDevice, SessionOffload
-from scheduler.devices.opening import DeviceAddress
 from pipeline.wire.handshake import Role
 from pipeline.wire.opening import LinkTerms
 from pipeline.wire.tls import TlsFiles
 from pipeline.worker import Worker
 from pipeline.worker_pool import WorkerPool
 from pipeline.worker_process import local_workers
+from scheduler.devices.opening import DeviceAddress
 from tests.demo.running_guest import wait_until
 
 IAA = DeviceAddress("iaa", ("/run/iaa",), 64, emulated=True, stand_in="/run/libqpl.so")
