@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.helm.chart import CHART, MINIMAL, Manifest, head_pod, helm, host_pods, of_kind
+from scheduler.metrics_server import ADDRESS_VARIABLE, PORT_VARIABLE, ROLES, MetricsPlace
+from tests.helm.chart import CHART, MINIMAL, Manifest, environment, head_pod, helm, host_pods, of_kind
 
 
 def test_every_port_with_metrics_is_scraped_and_every_scraped_port_is_there(
@@ -18,7 +19,26 @@ def test_every_port_with_metrics_is_scraped_and_every_scraped_port_is_there(
     pods = (head_pod(manifests), *host_pods(manifests).values())
     declared = {port["name"] for pod in pods for port in pod["spec"]["containers"][0]["ports"]}
     assert scraped == {name for name in declared if "metrics" in name or name.startswith("kuaka-")}
-    assert {"kuaka-19100", "kuaka-19101"} <= scraped
+    assert {"kuaka-agent", "kuaka-control", "kuaka-sched"} <= scraped
+
+
+def test_exporters_listen_where_they_are_scraped(rendered: Mapping[str, list[Manifest]]) -> None:
+    manifests = rendered["full"]
+    for pod in (head_pod(manifests), *host_pods(manifests).values()):
+        settings = environment(pod)
+        assert settings.pop(ADDRESS_VARIABLE) == {"fieldRef": {"fieldPath": "status.podIP"}}
+        places = [MetricsPlace.of(role, "h", Path("/"), environ=settings) for role in ROLES]
+        ports = [port for port in pod["spec"]["containers"][0]["ports"] if port["name"].startswith("kuaka-")]
+        assert [place and place.port for place in places] == [port["containerPort"] for port in ports]
+        for role, port in zip(ROLES, ports, strict=True):
+            assert role.startswith(port["name"].removeprefix("kuaka-"))
+
+
+def test_exporters_stay_on_loopback_where_nobody_scrapes_them(rendered: Mapping[str, list[Manifest]]) -> None:
+    manifests = rendered["minimal"]
+    for pod in (head_pod(manifests), *host_pods(manifests).values()):
+        assert not {ADDRESS_VARIABLE, PORT_VARIABLE} & environment(pod).keys()
+        assert not [port for port in pod["spec"]["containers"][0]["ports"] if port["name"].startswith("kuaka-")]
 
 
 def test_prometheus_selects_by_the_labels_that_are_asked_for(rendered: Mapping[str, list[Manifest]]) -> None:

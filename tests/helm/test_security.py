@@ -145,7 +145,7 @@ def test_policies_name_ports_that_pods_have(rendered: dict[str, list[Manifest]])
         for port in rule.get("ports", [])
         if isinstance(port["port"], str)
     }
-    assert {"metrics", "dashboard", "kuaka-19100", "kuaka-19101"} <= named <= declared
+    assert {"metrics", "dashboard", "kuaka-agent", "kuaka-sched"} <= named <= declared
 
 
 def test_hosts_that_the_policy_would_shut_out_are_refused() -> None:

@@ -42,7 +42,7 @@ BAD = (
         ("--set=accelConfig.dsa=crit", "at '/accelConfig/dsa'"),
         ("--set=networkPolicy.hostCidrs[0]=10.0.0.0", "at '/networkPolicy/hostCidrs/0'"),
         ("--set=metrics.podMonitor.interval=often", "at '/metrics/podMonitor/interval'"),
-        ("--set=metrics.exporterPorts.head[0]=99999", "at '/metrics/exporterPorts/head/0'"),
+        ("--set=metrics.port=65534", "at '/metrics/port'"),
         ("--set=netwrokPolicy.enabled=false", "additional properties 'netwrokPolicy' not allowed"),
         ("--set=hosts.privileged=true", "additional properties 'privileged' not allowed"),
     ),

@@ -38,8 +38,8 @@ spec:
         - {name: metrics, containerPort: 8080}
         - {name: as-metrics, containerPort: 44217}
         - {name: dash-metrics, containerPort: 44227}
-        {{- with .Values.metrics.exporterPorts.head }}
-        {{- include "kuaka.exporterPorts" . | indent 8 }}
+        {{- with include "kuaka.exporterPorts" . | trim }}
+        {{- . | nindent 8 }}
         {{- end }}
       {{- include "kuaka.probes" (dict "port" 8265 "path" "/api/gcs_healthz") | nindent 6 }}
       resources: {{- toYaml .Values.head.resources | nindent 8 }}

@@ -69,8 +69,8 @@ spec:
         - {name: metrics, containerPort: {{ $hosts.ports.metrics }}}
         - {name: node-manager, containerPort: {{ $hosts.ports.nodeManager }}}
         - {name: object-manager, containerPort: {{ $hosts.ports.objectManager }}}
-        {{- with $root.Values.metrics.exporterPorts.hosts }}
-        {{- include "kuaka.exporterPorts" . | indent 8 }}
+        {{- with include "kuaka.exporterPorts" $root | trim }}
+        {{- . | nindent 8 }}
         {{- end }}
       {{- include "kuaka.probes" (dict "port" $hosts.ports.dashboardAgent "path" "/api/local_raylet_healthz") | nindent 6 }}
       resources: {{- include "kuaka.hostResources" . | nindent 8 }}

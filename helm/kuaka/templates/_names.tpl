@@ -53,11 +53,15 @@ ray.io/cluster: {{ include "kuaka.fullname" . }}
 ray.io/node-type: worker
 {{- end -}}
 
-{{/* The names of all ports with metrics, as JSON. */}}
+{{/* The names of ports with metrics, as JSON: kuaka's own, and all. */}}
+{{- define "kuaka.exporters" -}}
+{{- list "kuaka-agent" "kuaka-control" "kuaka-sched" | toJson -}}
+{{- end -}}
+
 {{- define "kuaka.metricsPorts" -}}
 {{- $ports := list "metrics" "as-metrics" "dash-metrics" -}}
-{{- range concat .Values.metrics.exporterPorts.head .Values.metrics.exporterPorts.hosts -}}
-{{- $ports = append $ports (printf "kuaka-%d" (int .)) -}}
+{{- if .Values.metrics.podMonitor.enabled -}}
+{{- $ports = include "kuaka.exporters" . | fromJsonArray | concat $ports -}}
 {{- end -}}
-{{- $ports | uniq | toJson -}}
+{{- toJson $ports -}}
 {{- end -}}

@@ -38,6 +38,11 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 - {name: HOME, value: /home/kuaka}
 - {name: USER, value: kuaka}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
+{{- if .Values.metrics.podMonitor.enabled }}
+- {name: KUAKA_METRICS_PORT, value: {{ .Values.metrics.port | int | toString | quote }}}
+- name: KUAKA_METRICS_ADDRESS
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end }}
 {{- with .Values.ray.env }}
 {{ toYaml . }}
 {{- end }}
@@ -90,9 +95,11 @@ livenessProbe:
   failureThreshold: 12
 {{- end -}}
 
-{{/* Ports with metrics of kuaka's own; a port's name has 15 characters at most. */}}
+{{/* kuaka's exporters, in the order of scheduler/metrics_server.py. Without a PodMonitor they stay on loopback. */}}
 {{- define "kuaka.exporterPorts" -}}
-{{- range . }}
-- {name: kuaka-{{ . | int }}, containerPort: {{ . | int }}}
+{{- if .Values.metrics.podMonitor.enabled }}
+{{- range $index, $name := include "kuaka.exporters" . | fromJsonArray }}
+- {name: {{ $name }}, containerPort: {{ add $.Values.metrics.port $index }}}
+{{- end }}
 {{- end }}
 {{- end -}}
