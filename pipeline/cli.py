@@ -95,13 +95,13 @@ def migrate(
         submit(spec, fleet, address, workers)
         return
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
-    from pipeline.fleet.command import run_spec
-    from pipeline.fleet.spec_file import load_spec
+    from pipeline.api import Fleet
+    from pipeline.api import migrate as run
     from pipeline.show import Progress, say, show_results
 
-    loaded = load_spec(spec)
+    loaded = Fleet.load(spec)
     with Progress() as progress:
-        finished = run_spec(loaded, address=address, workers=workers, on_progress=progress.update, say=say)
+        finished = run(loaded, address, workers, on_progress=progress.update, say=say)
     code = show_results(finished, as_json=output is Output.JSON)
     _end(code, abandoned=finished.abandoned)
 
@@ -141,7 +141,7 @@ def cancel(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "
     from pipeline.fleet_commands import steer
 
     what = vm or f"all of fleet {fleet}"
-    raise typer.Exit(steer(address, lambda controller: controller.cancel(fleet, vm), f"{what} is to be cancelled"))
+    raise typer.Exit(steer(fleet, address, lambda submitted: submitted.cancel(vm), f"{what} is to be cancelled"))
 
 
 @app.command()
@@ -150,7 +150,7 @@ def pause(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "a
     from pipeline.fleet_commands import steer
 
     what = vm or f"all of fleet {fleet}"
-    raise typer.Exit(steer(address, lambda controller: controller.pause(fleet, vm), f"{what} is to be held back"))
+    raise typer.Exit(steer(fleet, address, lambda submitted: submitted.pause(vm), f"{what} is to be held back"))
 
 
 @app.command()
@@ -159,7 +159,7 @@ def resume(fleet: FleetArgument, vm: VmOption = None, address: ClusterOption = "
     from pipeline.fleet_commands import steer
 
     what = vm or f"all of fleet {fleet}"
-    raise typer.Exit(steer(address, lambda controller: controller.resume(fleet, vm), f"{what} is to go on"))
+    raise typer.Exit(steer(fleet, address, lambda submitted: submitted.resume(vm), f"{what} is to go on"))
 
 
 @app.command("set-bandwidth")
@@ -175,7 +175,7 @@ def set_bandwidth(
 
     cap = bandwidth(rate)
     done = f"each migration of fleet {fleet} is to send {rate if cap else 'as fast as it can'}"
-    raise typer.Exit(steer(address, lambda controller: controller.set_bandwidth(fleet, cap), done))
+    raise typer.Exit(steer(fleet, address, lambda submitted: submitted.set_bandwidth(cap), done))
 
 
 @app.command()

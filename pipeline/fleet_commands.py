@@ -8,7 +8,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,56 +18,46 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pipeline.api import Fleet, SubmittedFleet
 from pipeline.byte_amounts import parse_rate, show_bytes
-from pipeline.errors import ExitCode, InterruptedMigration, KuakaError, UsageError
+from pipeline.errors import ExitCode, InterruptedMigration, UsageError
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
+from pipeline.fleet.joined import joined_controller
 from pipeline.fleet.lifecycle import FINAL, State
-from pipeline.fleet.ray_environment import prepare_environment
-from pipeline.fleet.read_fleet import fields_of
-from pipeline.fleet.spec_file import load_spec
 from pipeline.show import say, show_results
 
 if TYPE_CHECKING:
     from pipeline.fleet.controller_actor import ControllerHandle
 
 _LOOK_S = 0.5
-#: A controller that died is back within this time; until then it does not answer.
-_PATIENCE_S = 60.0
 _PIPE_COLUMNS = 200
 #: Rows of a live table; the rest is summed up.
 _MOST_ROWS = 40
 
 
-def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> str:
-    """Hand the spec in the file to the cluster's controller; the fleet's id. Raises `KuakaError`."""
-    spec = load_spec(path)
-    fleet = fleet_id or spec.metadata.name
-    with _cluster(address):
-        from pipeline.fleet.controller_actor import ControllerHandle
-
-        accepted = ControllerHandle.find_or_start(workers).submit(fleet, fields_of(spec))
-    known = "is submitted" if accepted.new else "was submitted before"
-    say(f"fleet {fleet} {known}: kuaka attach {fleet} --address {address} waits for it")
-    return fleet
+def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> None:
+    """Hand the spec in the file to the cluster's controller. Raises `KuakaError`."""
+    fleet = Fleet.load(path).submit(address, fleet_id=fleet_id, workers=workers)
+    known = "is submitted" if fleet.new else "was submitted before"
+    say(f"fleet {fleet.id} {known}: kuaka attach {fleet.id} --address {address} waits for it")
 
 
 def attach(fleet: str, address: str, *, as_json: bool) -> ExitCode:
     """Wait for a fleet, then print its results; what the command ends with."""
     began_s = time.monotonic()
-    with _controller(address) as controller:
+    with SubmittedFleet(fleet, address) as submitted:
         try:
-            status = _until_finished(controller, fleet)
+            results = submitted.wait(on_status=_News().tell)
         except KeyboardInterrupt:
             say(f"fleet {fleet} goes on: kuaka attach {fleet} --address {address} waits for it, kuaka cancel ends it")
             raise InterruptedMigration(f"no longer waiting for fleet {fleet}") from None
-        results = controller.results(status.fleet)
     return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), as_json=as_json)
 
 
 def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool) -> ExitCode:
     """Print where a fleet is, or all of them; `watch` goes on until it has finished or Ctrl-C."""
-    with _controller(address) as controller:
+    with joined_controller(address) as controller:
         if watch and not as_json:
             _watch(controller, fleet)
         elif as_json:
@@ -80,23 +70,18 @@ def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool) 
 
 def show_events(fleet: str, address: str, *, as_json: bool) -> ExitCode:
     """Print what happened to a fleet, oldest first."""
-    after = 0
-    with _controller(address) as controller:
-        while events := controller.events(fleet, after):
-            for event in events:
-                after = event.sequence
-                if as_json:
-                    sys.stdout.write(json.dumps(asdict(event)) + "\n")
-                else:
-                    at = time.strftime("%H:%M:%S", time.localtime(event.time_ns // 10**9))
-                    sys.stdout.write(f"{at}  {event.vm or '-'}  {event.state or '-'}  {event.reason}\n")
+    for event in SubmittedFleet(fleet, address).events():
+        if as_json:
+            sys.stdout.write(json.dumps(asdict(event)) + "\n")
+        else:
+            at = time.strftime("%H:%M:%S", time.localtime(event.time_ns // 10**9))
+            sys.stdout.write(f"{at}  {event.vm or '-'}  {event.state or '-'}  {event.reason}\n")
     return ExitCode.OK
 
 
-def steer(address: str, call: Callable[["ControllerHandle"], None], done: str) -> ExitCode:
+def steer(fleet: str, address: str, call: Callable[[SubmittedFleet], None], done: str) -> ExitCode:
     """Ask the controller for something, and say that it knows."""
-    with _controller(address) as controller:
-        call(controller)
+    call(SubmittedFleet(fleet, address))
     say(done)
     return ExitCode.OK
 
@@ -139,30 +124,18 @@ def _migration_json(migration: MigrationStatus) -> dict[str, Any]:
     }
 
 
-def _until_finished(controller: "ControllerHandle", fleet: str) -> FleetStatus:
-    said: dict[str, str] = {}
-    silent_since_s: float | None = None
-    while True:
-        try:
-            (status,) = controller.status(fleet)
-        except UsageError:
-            raise
-        except KuakaError:
-            # It may be on its way back.
-            silent_since_s = silent_since_s or time.monotonic()
-            if time.monotonic() - silent_since_s > _PATIENCE_S:
-                raise
-            time.sleep(_LOOK_S)
-            continue
-        silent_since_s = None
+class _News:
+    """What is new in a status, a line each on stderr."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def tell(self, status: FleetStatus) -> None:
         for migration in status.migrations:
             news = f"{migration.state}: {migration.reason}" if migration.state is not State.PENDING else "Pending"
-            if said.get(migration.vm, "Pending") != news:
-                said[migration.vm] = news
+            if self._said.get(migration.vm, "Pending") != news:
+                self._said[migration.vm] = news
                 say(f"{migration.vm}: {news}")
-        if status.state is FleetState.FINISHED:
-            return status
-        time.sleep(_LOOK_S)
 
 
 def _watch(controller: "ControllerHandle", fleet: str | None) -> None:
@@ -210,23 +183,3 @@ def _console() -> Console:
     console = Console()
     # A pipe has no width: nothing is cut there.
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
-
-
-@contextlib.contextmanager
-def _cluster(address: str) -> Iterator[None]:
-    prepare_environment(local=False)
-    # Only now: Ray reads its environment when it is imported.
-    from pipeline.fleet.cluster import ray_cluster
-
-    results = sys.stdout
-    # What Ray says while it joins and leaves is kept from stdout there; what is printed in between is ours.
-    with ray_cluster(address), contextlib.redirect_stdout(results):
-        yield
-
-
-@contextlib.contextmanager
-def _controller(address: str) -> Iterator["ControllerHandle"]:
-    with _cluster(address):
-        from pipeline.fleet.controller_actor import ControllerHandle
-
-        yield ControllerHandle.find()

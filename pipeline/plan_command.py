@@ -7,7 +7,6 @@ some cannot, 4: none can.
 import contextlib
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +17,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.api import Fleet
 from pipeline.byte_amounts import show_bytes
 from pipeline.errors import ExitCode
-from pipeline.fleet.machine_load import others_running, spare_cores
-from pipeline.fleet.plan.from_spec import Assumptions, is_local
-from pipeline.fleet.plan.plan import Plan, make_plan
+from pipeline.fleet.plan.plan import Plan
 from pipeline.fleet.policies import priority_name
-from pipeline.fleet.sightings import look
-from pipeline.fleet.spec import Spec
-from pipeline.fleet.spec_file import load_spec
 
 _PIPE_COLUMNS = 200
 #: More do not help a reader, and take longer to lay out than to plan.
@@ -36,8 +31,8 @@ _MAX_ROWS = 500
 def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int) -> ExitCode:
     """Plan the spec in the file and print it. Raises `SpecError` for a spec that is rejected."""
     with _nothing_collected():
-        spec = load_spec(path)
-        plan = make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=_local_cores(spec, workers)))
+        fleet = Fleet.load(path)
+        plan = fleet.plan(workers, say=_say)
     match output:
         case "json":
             sys.stdout.write(json.dumps(to_json(plan), indent=2) + "\n")
@@ -46,17 +41,6 @@ def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int)
         case "table":
             _show(plan)
     return exit_code(plan)
-
-
-def _local_cores(spec: Spec, workers: int) -> float | None:
-    here = sum(is_local(host) for host in spec.spec.hosts)
-    if not here:
-        return None
-    cores, others = len(os.sched_getaffinity(0)), others_running()
-    spare = spare_cores(cores, here * workers, others)
-    if others >= 1 and spare < min(cores, here * workers):
-        _say(f"{others:.0f} other processes are running here: {spare:.1f} of {cores} cores are taken to be free")
-    return spare
 
 
 @contextlib.contextmanager

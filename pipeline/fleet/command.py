@@ -6,6 +6,7 @@ Ctrl-C (SIGINT) and SIGTERM cancel the run: every guest is put back where it ran
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,20 @@ _TENANT_WEIGHT = 1
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """What a run left; `abandoned`: the cluster has gone, and the process should end without waiting for it."""
+    """What a run left: its results, one after the other.
+
+    `abandoned`: the cluster has gone, and the process should end (`os._exit`) without waiting for it.
+    """
 
     results: Sequence[MigrationResult]
     wall_s: float
     abandoned: bool
+
+    def __iter__(self) -> Iterator[MigrationResult]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
 
 
 def run_spec(
@@ -154,7 +164,8 @@ def _cancelled_by_signals() -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None:
         raise RuntimeError("not inside a task")
-    caught = (signal.SIGINT, signal.SIGTERM)
+    # Other threads than the main one are sent no signals.
+    caught = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     for number in caught:
         loop.add_signal_handler(number, task.cancel)
     try:

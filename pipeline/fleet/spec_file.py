@@ -49,14 +49,18 @@ _LISTS = ("hosts", "policies", "virtualMachines")
 
 def load_spec(path: Path) -> Spec:
     """The spec in the file, checked as far as possible without its hosts; raises `SpecError` with every problem."""
-    data = read_yaml(path)
+    return check_spec(read_yaml(path), str(path))
+
+
+def check_spec(data: Any, where: str) -> Spec:
+    """The spec in fields that were read `where`, checked alike; raises `SpecError` with every problem."""
     try:
         spec = Spec.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         problems = [_problem(details) for details in error.errors(include_url=False)]
-        raise _rejected(path, [*problems, *_problems_of_the_rest(data)]) from None
+        raise _rejected(where, [*problems, *_problems_of_the_rest(data)]) from None
     if problems := _problems(spec):
-        raise _rejected(path, problems)
+        raise _rejected(where, problems)
     return spec
 
 
@@ -142,8 +146,8 @@ def _shown(value: Any) -> str:
     return shown if len(shown) <= _MAX_VALUE_CHARACTERS else f"{shown[:_MAX_VALUE_CHARACTERS]}..."
 
 
-def _rejected(path: Path, problems: Sequence[Problem]) -> SpecError:
-    lines = [" ".join(f"{path}: {problem.field}: {problem.text}".split()) for problem in problems[:MAX_PROBLEMS_SHOWN]]
+def _rejected(where: str, problems: Sequence[Problem]) -> SpecError:
+    lines = [" ".join(f"{where}: {problem.field}: {problem.text}".split()) for problem in problems[:MAX_PROBLEMS_SHOWN]]
     if len(problems) > MAX_PROBLEMS_SHOWN:
-        lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS_SHOWN} problems more")
+        lines.append(f"{where}: and {len(problems) - MAX_PROBLEMS_SHOWN} problems more")
     return SpecError("\n".join(lines))
