@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint schema bench-plan test test-matrix test-long bench bench-scheduler bench-bindings demo clean
+.PHONY: help setup lint schema dashboards bench-plan test test-matrix test-long bench bench-scheduler bench-bindings demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,9 @@ lint: setup ## ruff check, ruff format --check, mypy --strict
 
 schema: setup ## write the JSON Schema of specs, docs/fleet.schema.json
 	$(BIN)/kuaka schema > docs/fleet.schema.json
+
+dashboards: setup ## write dashboards/json/, and the copies of dashboards and rules that the Helm chart carries
+	$(BIN)/python -m dashboards
 
 test: setup ## everything but the matrix and the long tests (at most 10 minutes on 2 cores); TEST_ARGS="-k name"
 	@.ci/test.sh $(TEST_ARGS)
