@@ -6,6 +6,7 @@ and what to do; a migration that failed is no exception but a result that says s
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,8 +91,8 @@ def migrate(
 ) -> FinishedRun:
     """Migrate all of a fleet and wait for it: the results in the spec's order, and the seconds they took.
 
-    Without an address (HOST:PORT, or `auto`) a Ray cluster is started on this machine and ended again. `workers` are
-    processes per host. `on_progress` is called several times a second with the progress of each machine that moves, by
+    `address` is that of the Ray cluster (HOST:PORT, or `auto`), by default $RAY_ADDRESS, which Ray sets in a job; without
+    either a cluster is started on this machine and ended again. `workers` are processes per host. `on_progress` is called several times a second with the progress of each machine that moves, by
     name, counters in bytes; `say` with a line now and then.
 
     SIGINT and SIGTERM, caught where this is the main thread, cancel what has not been handed over: those results say
@@ -101,6 +102,7 @@ def migrate(
     """
     if _has_running_loop():
         raise UsageError("migrate() blocks: call it from this coroutine as await asyncio.to_thread(migrate, fleet)")
+    address = address or os.environ.get("RAY_ADDRESS") or None
     return run_spec(fleet.spec, address=address, workers=workers, on_progress=on_progress, say=say)
 
 

@@ -45,7 +45,8 @@ app.add_typer(devices_app, name="devices")
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print results as a table or as JSON.")]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Ray cluster to use; without it a local one is started.")
+    str | None,
+    typer.Option("--address", help="Ray cluster to use; without it $RAY_ADDRESS, or a local one that is started."),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes per host.")]
 ChannelsOption = Annotated[int, typer.Option("--channels", help="Multifd channels, as both QEMUs have them.")]

@@ -60,6 +60,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
+                # Not one that runs here, or that $RAY_ADDRESS names.
+                address="local",
                 namespace=NAMESPACE,
                 num_cpus=_LOCAL_CPUS,
                 object_store_memory=_OBJECT_STORE_BYTES,
