@@ -26,7 +26,7 @@ from pipeline.fleet.events import Event
 from pipeline.fleet.fleet_hosts import Hosts
 from pipeline.fleet.fleet_order import ReadFleet, strictest
 from pipeline.fleet.fleet_status import Accepted, FleetStatus, results_of, status_of_case, status_of_record
-from pipeline.fleet.fleets import CHANGED, CommandKind, FleetJournal
+from pipeline.fleet.fleets import CHANGED, CommandKind, FleetJournal, FleetRecord
 from pipeline.fleet.journal import Journal, Migration
 from pipeline.fleet.lifecycle import TOUCHING, State, Trigger
 from pipeline.fleet.outcomes import cancelled_result
@@ -94,6 +94,13 @@ class Controller:
     def results(self, fleet_id: str) -> list[MigrationResult]:
         """The results of a fleet's migrations that have ended, in the order of its spec."""
         return results_of(self._status(fleet_id).migrations)
+
+    def record(self, fleet_id: str) -> FleetRecord:
+        """All that is recorded of a fleet but its events, its spec too."""
+        record = self._fleets.fleet(fleet_id)
+        if record is None:
+            raise UsageError(f"fleet {fleet_id} is not known: the status without a name lists those that are")
+        return record
 
     def events(self, fleet_id: str | None = None, after: int = 0) -> list[Event]:
         """What happened after the event of sequence `after`, oldest first, only so many at once."""
@@ -305,10 +312,7 @@ class Controller:
     def _status(self, fleet_id: str) -> FleetStatus:
         if (fleet := self._under_way.get(fleet_id)) is not None:
             return status_of_case(fleet)
-        record = self._fleets.fleet(fleet_id)
-        if record is None:
-            raise UsageError(f"fleet {fleet_id} is not known: the status without a name lists those that are")
-        return status_of_record(record)
+        return status_of_record(self.record(fleet_id))
 
     def _cases(self) -> Iterator[Case]:
         for fleet in self._under_way.values():

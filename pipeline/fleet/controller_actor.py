@@ -26,6 +26,7 @@ from pipeline.fleet.controller import Controller
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.events import Event
 from pipeline.fleet.fleet_status import Accepted, FleetStatus
+from pipeline.fleet.fleets import FleetRecord
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.owner import this_process
 from pipeline.fleet.read_fleet import read_fleet
@@ -72,6 +73,10 @@ class ControllerShell:
     def results(self, fleet_id: str) -> list[MigrationResult]:
         """See `Controller`."""
         return self._ask(lambda controller: controller.results(fleet_id))
+
+    def record(self, fleet_id: str) -> FleetRecord:
+        """See `Controller`."""
+        return self._ask(lambda controller: controller.record(fleet_id))
 
     def events(self, fleet_id: str | None = None, after: int = 0) -> list[Event]:
         """See `Controller`."""
@@ -192,6 +197,11 @@ class ControllerHandle:
         """See `Controller`."""
         results: Sequence[MigrationResult] = self._call(self._actor.results.remote(fleet_id))
         return results
+
+    def record(self, fleet_id: str) -> FleetRecord:
+        """See `Controller`."""
+        record: FleetRecord = self._call(self._actor.record.remote(fleet_id))
+        return record
 
     def events(self, fleet_id: str | None = None, after: int = 0) -> Sequence[Event]:
         """See `Controller`."""
