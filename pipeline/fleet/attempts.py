@@ -9,6 +9,7 @@ from pipeline.fleet.image_migration import ImageMigration, ImageOrder
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import GuestMigration, QemuMigration
 from pipeline.fleet.orders import TransferTerms, new_session
+from pipeline.fleet.policies import scheduler_weight
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.reporting_recorder import ReportingRecorder
 from pipeline.fleet.run import Attempt
@@ -81,8 +82,15 @@ def _terms(settings: VmSettings, tenant: str, downtime_limit_ms: int) -> Transfe
         STALL_TIMEOUT_S,
         settings.bandwidth_bytes_s,
         tenant,
-        settings.weight,
+        settings.weight * scheduler_weight(settings.priority),
+        _engine_ns_s(settings.accelerators.reservation_percent),
+        _engine_ns_s(settings.accelerators.cap_percent),
     )
+
+
+def _engine_ns_s(percent: float | None) -> int:
+    """Percent of one engine's time, as device-ns per second; 0 for None."""
+    return 0 if percent is None else round(percent * 10**7)
 
 
 def _guest(vm: QemuVm, settings: VmSettings, terms: TransferTerms) -> QemuMigration:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from scheduler.core.units import PERMILLE, Phase
 from scheduler.credit_table import CreditError, CreditTable
 from scheduler.devices.device import Operation
 from scheduler.flow_split import PathTerms
+from scheduler.pool_work import PoolWork
 from scheduler.ticks import OpenFlow
 
 #: Two flows of each of a host's migrations, for every worker, and as many that have just ended.
@@ -47,6 +48,19 @@ class _Flow:
     #: Whether it counts in its migration's result: a zero scan is not work on pages that travel.
     coding: bool
     service_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcceleratorStatistics:
+    """A host's accelerators as its scheduler's client sees them."""
+
+    #: How long ago the scheduler answered; None: never.
+    silent_ns: int | None
+    work: Mapping[str, PoolWork]
+    #: The kind of each pool that there is or was.
+    kinds: Mapping[str, str]
+    #: Pools whose queue stands.
+    overloaded: Mapping[str, bool]
 
 
 class HostAccelerators:
@@ -154,20 +168,28 @@ class HostAccelerators:
         flows = self._flows.get(session)
         if self._client is None or not flows:
             return None
-        known = self._client.counters()
-        parts = [known[key] for flow in flows if flow.coding and (key := (flow.opened.flow, flow.opened.pool)) in known]
+        told = [
+            (flow.device.address.kind, counted)
+            for flow in flows
+            if flow.coding and (counted := self._client.counted(flow.opened.flow, flow.opened.pool)) is not None
+        ]
         return OffloadCounters(
-            sum(part.accelerator_pages for part in parts),
-            sum(part.cpu_pages for part in parts),
-            sum(part.busy_retries for part in parts),
-            sum(part.wait_ns for part in parts),
+            sum(part.accelerator_pages for _, part in told),
+            sum(part.cpu_pages for _, part in told),
+            sum(part.busy_retries for _, part in told),
+            sum(part.wait_ns for _, part in told),
             next((flow.service_class for flow in flows if flow.coding and flow.service_class is not None), None),
-            {
-                flow.device.address.kind: known[key].accelerator_pages
-                for flow in flows
-                if flow.coding and (key := (flow.opened.flow, flow.opened.pool)) in known
-            },
+            {kind: part.accelerator_pages for kind, part in told},
         )
+
+    def statistics(self) -> AcceleratorStatistics | None:
+        """A snapshot; None where there is no accelerator."""
+        client = self._client
+        if client is None:
+            return None
+        kinds = {device.settings.pool: device.address.kind for device in self._devices}
+        overloaded = {pool: said.stop_admission for pool, said in client.backpressure.items()}
+        return AcceleratorStatistics(client.silent_ns, client.work(), kinds, overloaded)
 
     async def close(self, session: str) -> OffloadCounters | None:
         """The session is over: its final counters, and its slots go to others."""
@@ -257,12 +279,15 @@ class HostAccelerators:
 
 def _flow(vm: str, terms: TransferTerms, device: HostDevice, phase: Phase, *, sending: bool) -> OpenFlow:
     weight, reservation_ns_s, cap_ns_s = device.share_of(vm)
+    # What both say holds: the larger promise, the smaller cap, and no promise above a cap.
+    caps = [cap for cap in (cap_ns_s, terms.cap_ns_s) if cap]
+    reservation_ns_s = min([max(reservation_ns_s, terms.reservation_ns_s), *caps])
     return OpenFlow(
         f"{terms.session}/{'send' if sending else 'receive'}",
         device.settings.pool,
         terms.tenant,
         terms.weight * weight,
         reservation_ns_s,
-        cap_ns_s,
+        min(caps, default=0),
         phase,
     )

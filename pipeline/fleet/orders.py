@@ -28,6 +28,9 @@ class TransferTerms:
     #: Who the accelerators count its work for, and its share among those of the same tenant.
     tenant: str = ""
     weight: int = 1
+    #: Of each pool that it uses, promised at least and (0: no cap) allowed at most, device-ns per second.
+    reservation_ns_s: int = 0
+    cap_ns_s: int = 0
 
     def again(self) -> "TransferTerms":
         """The same for another attempt."""

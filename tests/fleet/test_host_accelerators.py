@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,36 @@ def test_host_whose_scheduler_cannot_be_reached_works_all_the_same(tmp_path: Pat
             assert host.open("vm", terms(), Phase.PRECOPY, sending=True) is not None
             host.stopped(SESSION)
             assert await host.close(SESSION) is not None
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("shares", "promised", "cap", "expected"),
+    [
+        ("", 50, 0, (50, 0)),
+        ("", 0, 30, (0, 30)),
+        ("  shares: [{name: vm, reservationPercent: 10, capPercent: 40}]\n", 0, 0, (20, 80)),
+        ("  shares: [{name: vm, reservationPercent: 10, capPercent: 40}]\n", 30, 25, (25, 25)),
+    ],
+)
+def test_promise_and_cap_of_spec_and_device_hold_both(
+    tmp_path: Path, shares: str, promised: int, cap: int, expected: tuple[int, int]
+) -> None:
+    """All in percent of one engine of two."""
+    file = tmp_path / "device.yaml"
+    file.write_text((DEVICES / "iaa-small.yaml").read_text() + shares)
+    told = replace(terms(), reservation_ns_s=promised * 10**7, cap_ns_s=cap * 10**7)
+
+    async def story() -> None:
+        service, transport = real_service()
+        folder = tmp_path / "host"
+        folder.mkdir()
+        async with accelerators(folder, file, transport) as host:
+            host.open("vm", told, Phase.PRECOPY, sending=True)
+            await until(lambda: bool(flows(service)))
+            (flow,) = host._flows[SESSION]
+            assert (flow.opened.reservation_ns_s, flow.opened.cap_ns_s) == tuple(each * 10**7 for each in expected)
 
     asyncio.run(story())
 
