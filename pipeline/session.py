@@ -166,13 +166,5 @@ class Session:
         total = ShardCounters()
         with self._lock:
             for counters in self._counters:
-                total.pages += counters.pages
-                total.announced_zero_pages += counters.announced_zero_pages
-                total.zero_pages += counters.zero_pages
-                total.same_pages += counters.same_pages
-                total.raw_bytes += counters.raw_bytes
-                total.wire_bytes += counters.wire_bytes
-                total.syncs += counters.syncs
-                for name, pages in dict(counters.codec_pages).items():
-                    total.count_normal(name, pages)
+                total.add(counters)
         return total

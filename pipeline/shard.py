@@ -42,11 +42,32 @@ class ShardCounters:
     syncs: int = 0
     #: Normal pages by the codec they were sent with; those a codec could not shrink count as "none".
     codec_pages: dict[str, int] = field(default_factory=dict)
+    #: `wire_bytes` of a sender by codec: of a frame, pages that were not shrunk are "none", all else is its codec's.
+    codec_wire_bytes: dict[str, int] = field(default_factory=dict)
 
     def count_normal(self, name: str, pages: int) -> None:
         """Add normal pages under a codec's name."""
         if pages:
             self.codec_pages[name] = self.codec_pages.get(name, 0) + pages
+
+    def count_wire(self, name: str, wire_bytes: int) -> None:
+        """Add bytes on the wire under a codec's name."""
+        if wire_bytes:
+            self.codec_wire_bytes[name] = self.codec_wire_bytes.get(name, 0) + wire_bytes
+
+    def add(self, other: "ShardCounters") -> None:
+        """Add another channel's; that may be counting on meanwhile."""
+        self.pages += other.pages
+        self.announced_zero_pages += other.announced_zero_pages
+        self.zero_pages += other.zero_pages
+        self.same_pages += other.same_pages
+        self.raw_bytes += other.raw_bytes
+        self.wire_bytes += other.wire_bytes
+        self.syncs += other.syncs
+        for name, pages in dict(other.codec_pages).items():
+            self.count_normal(name, pages)
+        for name, wire_bytes in dict(other.codec_wire_bytes).items():
+            self.count_wire(name, wire_bytes)
 
 
 class Sink(Protocol):
@@ -105,6 +126,9 @@ class ShardSender:
         counters.wire_bytes += frame.wire_bytes
         counters.count_normal(_NAMES[frame.codec_id], normal_pages - frame.raw_pages)
         counters.count_normal(_UNCODED, frame.raw_pages)
+        uncoded_bytes = frame.raw_pages * PAGE_BYTES
+        counters.count_wire(_NAMES[frame.codec_id], frame.wire_bytes - uncoded_bytes)
+        counters.count_wire(_UNCODED, uncoded_bytes)
         return frame.checksum
 
     def sync(self, tag: int) -> None:

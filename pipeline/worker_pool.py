@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.control import ControlChannel
 from pipeline.errors import KuakaError, LinkCut, MigrationError
 from pipeline.image_channels import decode_digests
-from pipeline.jobs import Job, encode_job, job_key
+from pipeline.jobs import ImageSourceJob, Job, MultifdSourceJob, encode_job, job_key
 from pipeline.memory.image_extents import ExtentDigest
 from pipeline.offload import SessionOffload
 from pipeline.shard import ShardCounters
@@ -30,6 +30,7 @@ class _Running:
     on_end: OnEnd
     on_digests: OnDigests
     counters: ShardCounters
+    sends: bool
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class WorkerPool:
         self._offloads: dict[str, SessionOffload] = {}
         #: Of sessions whose cap was changed since they began.
         self._rates: dict[str, int | None] = {}
+        #: What channels that have ended have moved: sent, and received.
+        self._ended = {True: ShardCounters(), False: ShardCounters()}
         for member in self._members:
             threading.Thread(target=self._listen, args=(member,), name="worker reports", daemon=True).start()
 
@@ -80,7 +83,7 @@ class WorkerPool:
         Returns the counters that the worker's reports keep up to date. Raises `KuakaError` when no worker is left.
         """
         key = job_key(job)
-        running = _Running(on_end, on_digests, ShardCounters())
+        running = _Running(on_end, on_digests, ShardCounters(), isinstance(job, MultifdSourceJob | ImageSourceJob))
         try:
             with self._lock:
                 alive = [member for member in self._members if not member.gone]
@@ -114,6 +117,17 @@ class WorkerPool:
                     # `_listen` reports the channels of a worker that has gone.
                     continue
 
+    def totals(self) -> tuple[ShardCounters, ShardCounters]:
+        """What all channels have moved since the pool is there: sent, and received."""
+        sent, received = ShardCounters(), ShardCounters()
+        with self._lock:
+            sent.add(self._ended[True])
+            received.add(self._ended[False])
+            for member in self._members:
+                for running in member.running.values():
+                    (sent if running.sends else received).add(running.counters)
+        return sent, received
+
     def close(self) -> None:
         """Let the workers go; what still runs is aborted by them."""
         for member in self._members:
@@ -130,6 +144,8 @@ class WorkerPool:
             member.gone = True
             lost = list(member.running.values())
             member.running.clear()
+            for running in lost:
+                self._ended[running.sends].add(running.counters)
         for running in lost:
             running.on_end(MigrationError("a worker process died"))
 
@@ -144,6 +160,7 @@ class WorkerPool:
             running = member.running.pop(fields["end"], None)
             if running is not None:
                 _update(running.counters, fields["counters"])
+                self._ended[running.sends].add(running.counters)
         if running is not None:
             if fields["digests"]:
                 running.on_digests(decode_digests(fields["digests"]))

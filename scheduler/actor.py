@@ -70,13 +70,13 @@ class ClusterEpochStore:
 class SchedulerShell(SchedulerService):
     """The service in its actor's process."""
 
-    def __init__(self, metrics_directory: str | None = None) -> None:
+    def __init__(self, metrics_directory: Path | None = None) -> None:
         """`metrics_directory`: where it is announced where its metrics are; None: they are not shown."""
         super().__init__(ClusterEpochStore(), Scheduler, boottime_ns)
         #: Held while anything changes, so that a scrape, which has a thread of its own, sees no half of a tick.
         self._turn = threading.Lock()
         if metrics_directory is not None:
-            self._show_metrics(Path(metrics_directory))
+            self._show_metrics(metrics_directory)
         # What was imported stays: a collection that walks through all of it takes as long as many ticks.
         gc.freeze()
 
@@ -122,8 +122,11 @@ class SchedulerShell(SchedulerService):
             self._turn.release()
 
 
-def find_or_start(name: str = ACTOR_NAME, *, metrics_directory: str | None = None, **options: Any) -> Any:
-    """The cluster's scheduler actor; `options` are Ray's, for where. It lives until it is killed."""
+def find_or_start(metrics_directory: Path | None = None, name: str = ACTOR_NAME, **options: Any) -> Any:
+    """The cluster's scheduler actor; `options` are Ray's, for where. It lives until it is killed.
+
+    `metrics_directory`: where one that has to be started announces where its metrics are; None: it shows none.
+    """
     shell: Any = ray.remote(SchedulerShell)
     return shell.options(
         name=name,

@@ -16,7 +16,7 @@ One asyncio task calls all of it; no method blocks.
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
@@ -37,6 +37,7 @@ from scheduler.credit_table import CreditError, CreditTable
 from scheduler.flow_split import PathTerms
 from scheduler.flow_state import FlowState
 from scheduler.news_log import NewsLog
+from scheduler.pool_work import PoolWork
 from scheduler.process_identity import ProcessIdentity
 from scheduler.sub_leases import FlowCounters, SubLeases, WorkerRow
 from scheduler.ticks import (
@@ -96,6 +97,8 @@ class SchedulerClient:
         self._alive = alive
         self._pools: dict[str, PoolSettings] = {}
         self._flows: dict[FlowKey, FlowState] = {}
+        #: By pool: what was done by flows that have ended.
+        self._ended: dict[str, PoolWork] = {}
         self._news = NewsLog()
         self._tickets: dict[int, tuple[RequestTicket, asyncio.Future[TicketAnswer]]] = {}
         self._requests = itertools.count(1)
@@ -184,6 +187,20 @@ class SchedulerClient:
         """What the workers of each open flow have done so far, as of the last tick."""
         return {key: state.sub_leases.totals for key, state in self._flows.items()}
 
+    def counted(self, flow: str, pool: str) -> FlowCounters | None:
+        """The same of one flow; None where it is not open."""
+        state = self._flows.get((flow, pool))
+        return None if state is None else state.sub_leases.totals
+
+    def work(self) -> dict[str, PoolWork]:
+        """By pool: what this host's workers have come to since this client is there, as of the last tick."""
+        found: dict[str, PoolWork] = {}
+        for pool, ended in self._ended.items():
+            found[pool] = replace(ended, fallbacks=Counter(ended.fallbacks))
+        for (_, pool), state in self._flows.items():
+            found.setdefault(pool, PoolWork()).add(state.sub_leases.totals, state.fallbacks)
+        return found
+
     async def tick(self, samples: Iterable[DeviceSample] = (), host_busy_permille: int = 0) -> None:
         """One round. Takes as long as the call, at most `CALL_TIMEOUT_NS`."""
         now_ns = self._clock()
@@ -232,6 +249,7 @@ class SchedulerClient:
 
     def _finish(self, key: FlowKey, state: FlowState, now_ns: int) -> None:
         del self._flows[key]
+        self._ended.setdefault(key[1], PoolWork()).add(state.sub_leases.totals, state.fallbacks)
         self._free.extend((row, now_ns + _QUARANTINE_NS) for row in state.sub_leases.free())
         self._news.add(CloseFlow(*key))
 

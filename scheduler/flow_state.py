@@ -5,6 +5,7 @@ it back before that when its budget is used up or nobody wants anything, so that
 are withdrawn first, and only with nothing in flight is it `released`.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from scheduler.flow_split import FlowSplit
 from scheduler.sub_leases import SubLeases, WorkerRow
 from scheduler.ticks import OpenFlow
 
+#: Why a batch got no credit, where that is no `Reason`.
+USED_UP, UNKNOWN = "used-up", "unknown"
 #: Ticks without demand before a lease is given back.
 _IDLE_TICKS = 5
 
@@ -56,6 +59,8 @@ class FlowState:
         self._reported = self._before
         self._observed_ns: int | None = None
         self._idle_ticks = 0
+        #: Batches that got no credit, by why.
+        self.fallbacks: Counter[str] = Counter()
 
     def observe(self, now_ns: int, alive: Callable[[WorkerRow], bool]) -> None:
         """Read the workers' counters."""
@@ -66,11 +71,20 @@ class FlowState:
         now = self.sub_leases.totals
         if self._observed_ns is not None:
             asked_ns, denied = now.asked_ns - self._before.asked_ns, now.denied - self._before.denied
+            if denied:
+                self.fallbacks[self._why_none()] += denied
             if now.asked_ns:
                 self._demand.observe(asked_ns, denied, now.pending_ns, now_ns - self._observed_ns)
             self._idle_ticks = 0 if asked_ns or now.pending_ns else self._idle_ticks + 1
             self.split.observe(self._before, now, now_ns - self._observed_ns)
         self._before, self._observed_ns = now, now_ns
+
+    def _why_none(self) -> str:
+        """Why a batch got no credit, as far as is known here: the lease's slots or its budget were used up, or there is
+        none, for the reason that the scheduler gave last."""
+        if self.held is not None and self.held.lease.window:
+            return USED_UP
+        return UNKNOWN if self.outlook is None or self.outlook.withheld is None else self.outlook.withheld.value
 
     def decide(self, host_busy_permille: int) -> None:
         """Which share of the work is best given to the device."""

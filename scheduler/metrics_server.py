@@ -36,6 +36,8 @@ _WILDCARDS = ("0.0.0.0", "::", "")
 _LAST_PORT = 65_535
 #: How long a request may take to arrive, and its answer to be taken.
 _CLIENT_TIMEOUT_S = 2.0
+#: How soon a server that is to end does.
+_POLL_S = 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class MetricsServer:
         self._server = _listen(place, MetricsHandler.factory(registry))
         self.port: int = self._server.server_address[1]
         self._file: Path | None = None
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        serve = self._server.serve_forever
+        threading.Thread(target=serve, args=(_POLL_S,), name="metrics", daemon=True).start()
         try:
             self._file = _announce(place, self.port)
         except OSError as error:

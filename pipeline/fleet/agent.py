@@ -22,6 +22,7 @@ from pipeline.codecs.codec import CodecId
 from pipeline.errors import KuakaError, MigrationError, one_line
 from pipeline.fleet.agent_directory import AgentDirectory
 from pipeline.fleet.directories import runtime_directory
+from pipeline.fleet.exporter import Exporter, agent_exporter, metrics_directory
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.host import Host
 from pipeline.fleet.host_accelerators import HostAccelerators
@@ -80,9 +81,16 @@ class AgentShell(Host):
         gc.freeze()
         self._own = AgentDirectory.create(runtime_directory())
         accelerators = HostAccelerators(
-            f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start())
+            f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start(metrics_directory()))
         )
         super().__init__(place.name, place.address, self._own.path, place.tls, accelerators=accelerators)
+        self._link_address = place.address
+        self._exporter: Exporter | None = None
+
+    async def start(self, worker_sockets: Sequence[str]) -> None:
+        """See `Host.start`; then it shows its metrics."""
+        await super().start(worker_sockets)
+        self._exporter = agent_exporter(self.name, self._link_address, self)
 
     async def where(self) -> str:
         """The agent's directory; from now on an absent controller ends this actor."""
@@ -91,6 +99,8 @@ class AgentShell(Host):
 
     async def stop(self) -> None:
         """See `Host.stop`; the directory goes, too."""
+        if self._exporter is not None:
+            await self._exporter.stop()
         await super().stop()
         self._own.remove()
 

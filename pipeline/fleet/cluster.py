@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
 from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill_actor
+from pipeline.fleet.exporter import metrics_directory
 from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.fleet.places import HostPlace
 from scheduler.actor import find_or_start
@@ -103,7 +104,7 @@ async def share_accelerators(tenant: str, weight: int | None) -> None:
     It is one actor for all runs and stays when they end. Without it the CPU does the work, so nothing is raised.
     """
     with contextlib.suppress(RayError, TimeoutError):
-        actor = find_or_start()
+        actor = find_or_start(metrics_directory())
         call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
         async with asyncio.timeout(_END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S):
             await call

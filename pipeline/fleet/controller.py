@@ -25,6 +25,7 @@ from pipeline.fleet.drive import Driver
 from pipeline.fleet.events import Event
 from pipeline.fleet.fleet_hosts import Hosts
 from pipeline.fleet.fleet_order import ReadFleet, strictest
+from pipeline.fleet.fleet_statistics import FleetFacts, fleet_facts
 from pipeline.fleet.fleet_status import Accepted, FleetStatus, results_of, status_of_case, status_of_record
 from pipeline.fleet.fleets import CHANGED, CommandKind, FleetJournal, FleetRecord
 from pipeline.fleet.journal import Journal, Migration
@@ -105,6 +106,14 @@ class Controller:
     def events(self, fleet_id: str | None = None, after: int = 0) -> list[Event]:
         """What happened after the event of sequence `after`, oldest first, only so many at once."""
         return self._fleets.events(fleet_id, after)
+
+    def last_event(self) -> int:
+        """The sequence of the newest event."""
+        return self._fleets.last_event()
+
+    def statistics(self) -> list[FleetFacts]:
+        """A snapshot of the fleets under way; reads nothing of the journal."""
+        return fleet_facts(self._under_way.values())
 
     @property
     def busy(self) -> bool:

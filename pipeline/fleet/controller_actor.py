@@ -25,6 +25,7 @@ from pipeline.fleet.cluster_hosts import ClusterHosts
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.events import Event
+from pipeline.fleet.exporter import controller_exporter
 from pipeline.fleet.fleet_status import Accepted, FleetStatus
 from pipeline.fleet.fleets import FleetRecord
 from pipeline.fleet.journal import Journal
@@ -128,9 +129,13 @@ class ControllerShell:
         controller = Controller(journal, hosts, read_fleet, fleet_attempts(journal))
         controller.adopt()
         self._ready.set_result(controller)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(controller.run())
-            tasks.create_task(_spare_agents(controller, hosts))
+        exporter = controller_exporter(controller)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(controller.run())
+                tasks.create_task(_spare_agents(controller, hosts))
+        finally:
+            await exporter.stop()
 
 
 async def _spare_agents(controller: Controller, hosts: ClusterHosts) -> None:

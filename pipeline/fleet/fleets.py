@@ -231,6 +231,11 @@ class FleetJournal:
         )
         return [Event(*row) for row in rows]
 
+    def last_event(self) -> int:
+        """The sequence of the newest event; 0: there was none."""
+        ((newest,),) = self.journal.file.rows("SELECT MAX(sequence) FROM fleet_event", ())
+        return newest or 0
+
     def sessions(self) -> set[str]:
         """The sessions of all fleets' last attempts."""
         return {row[0] for row in self.journal.file.rows("SELECT session FROM fleet_migration", ()) if row[0]}

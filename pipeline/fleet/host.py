@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.fleet.commands import run_command
 from pipeline.fleet.downtime_ticket import DowntimeTicket
 from pipeline.fleet.held_stop import HeldStop
 from pipeline.fleet.host_accelerators import HostAccelerators
+from pipeline.fleet.host_statistics import HostStatistics, SentKind, SentSession
 from pipeline.fleet.image_transfers import ImageTransfers, remove_partial
 from pipeline.fleet.orders import (
     Cleanup,
@@ -59,18 +61,24 @@ ORPHAN_S = 15.0
 _ORPHAN_CHECK_S = 1.0
 #: The parts of a session end this soon after it has.
 _SETTLE_S = 3.0
+#: A snapshot of so many takes well under a millisecond.
+_SESSIONS_AT_ONCE = 20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Source:
+    name: str
     vm: SourceVm
     session: Session
     gateway: SourceGateway | None = None
     starting: "asyncio.Task[None] | None" = None
     ticket: DowntimeTicket | None = None
     ram_bytes: int = 0
+    fleet: str = ""
+    #: When its migration was started, seconds since 1970.
+    began_s: float = 0.0
 
     @property
     def ticket_wait_ms(self) -> float | None:
@@ -116,6 +124,8 @@ class Host:
         self._last_asked = clock()
         self._images = ImageTransfers(self._link_terms)
         self._accelerators = accelerators or HostAccelerators(name, directory, None)
+        #: Sessions that failed here, by direction.
+        self._failed: Counter[str] = Counter()
 
     async def start(self, worker_sockets: Sequence[str]) -> None:
         """Connect to the workers and listen for links. Raises `KuakaError`, also for TLS files that do not work."""
@@ -170,7 +180,7 @@ class Host:
         """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
         self._last_asked = self._clock()
         source_vm = SourceVm(vm, Path(qmp), lambda: self._guest_stopped(session_id))
-        source = _Source(source_vm, Session(session_id, self._pool.abort))
+        source = _Source(vm, source_vm, Session(session_id, self._pool.abort))
         self._sources[session_id] = source
         try:
             facts = await source.vm.connect()
@@ -189,6 +199,7 @@ class Host:
     async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
         """Start the migration of an inspected source. Raises `KuakaError`."""
         source = self._source(order.terms.session)
+        source.fleet, source.began_s = order.terms.tenant, time.time()
         source.starting = asyncio.create_task(self._start(order, source, facts))
         # A caller that gives up does not stop it half-way; `_decided` is how it learns what QEMU was told.
         await asyncio.wait((source.starting,))
@@ -254,6 +265,37 @@ class Host:
                 progress[session_id] = MigrationProgress(image[0].totals(), image[0].error, image[1])
         return progress
 
+    async def statistics(self) -> HostStatistics:
+        """A snapshot, taken a few sessions at a time: others have their turn in between."""
+        sent: list[SentSession] = []
+        for number, (session_id, source) in enumerate(list(self._sources.items())):
+            if number % _SESSIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if source.began_s:
+                sent.append(self._sent(session_id, source))
+        for session_id, image in self._images.sent():
+            sent.append(replace(image, offload=self._accelerators.counters(session_id)))
+        return HostStatistics(
+            tuple(sent),
+            {SentKind.QEMU: len(self._destinations), SentKind.IMAGE: self._images.received},
+            *self._pool.totals(),
+            dict(self._failed),
+            self._accelerators.statistics(),
+        )
+
+    def _sent(self, session_id: str, source: _Source) -> SentSession:
+        return SentSession(
+            source.name,
+            source.fleet,
+            SentKind.QEMU,
+            source.began_s,
+            source.ram_bytes,
+            source.session.totals(),
+            source.vm.seen,
+            self._accelerators.counters(session_id),
+            source.ticket_wait_ms,
+        )
+
     async def set_rate(self, session_id: str, rate_bytes_s: int | None) -> None:
         """Cap the wire bytes per second that a session sends from here from now on; None lifts the cap.
 
@@ -306,6 +348,7 @@ class Host:
         source = self._sources.pop(session_id, None)
         if source is None:
             return MigrationProgress(Session(session_id, self._pool.abort).totals(), None)
+        self._failed["send"] += source.session.error is not None
         await self._decided(source)
         if source.ticket is not None:
             await source.ticket.end()
@@ -337,6 +380,7 @@ class Host:
         """
         destination = self._destinations.pop(cleanup.session, None)
         if destination is not None:
+            self._failed["receive"] += 1
             if destination.preparing is not None:
                 # What `prepare` starts must be there when it is removed, or it would appear afterwards.
                 destination.preparing.cancel()
@@ -391,6 +435,8 @@ class Host:
 
     async def abort_image(self, session_id: str) -> None:
         """Cut an image's session here and remove what is half-written."""
+        if self._images.session(session_id) is not None:
+            self._failed["send" if self._images.sends(session_id) else "receive"] += 1
         await self._images.abort(session_id)
         await self._strip(session_id)
 

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import KuakaError, LinkError, MigrationError
+from pipeline.fleet.host_statistics import SentKind, SentSession
 from pipeline.fleet.orders import ImageOutcome, ImageSourceOrder, ImageTargetOrder, TransferTerms
 from pipeline.fleet.session_end import session_end
 from pipeline.image_channels import extent_bytes_of
@@ -30,6 +32,9 @@ _REPORT_TIMEOUT_S = 5.0
 class _Transfer:
     session: Session
     size_bytes: int
+    vm: str
+    fleet: str
+    began_s: float = field(default_factory=time.time)
     digests: list[ExtentDigest] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,13 +89,14 @@ class ImageTransfers:
                 overwrite=order.overwrite,
             )
         )
-        transfer = _Transfer(self._session(terms), order.facts.size_bytes)
+        transfer = _Transfer(self._session(terms), order.facts.size_bytes, order.vm, terms.tenant)
         self._targets[terms.session] = _Target(transfer, image, self._image_terms(terms, "", 0))
 
     async def start(self, order: ImageSourceOrder) -> None:
         """Start sending over every channel."""
         terms = order.terms
-        transfer = self._sources[terms.session] = _Transfer(self._session(terms), order.facts.size_bytes)
+        transfer = _Transfer(self._session(terms), order.facts.size_bytes, order.vm, terms.tenant)
+        self._sources[terms.session] = transfer
         link_terms = self._image_terms(terms, order.address, order.port)
         for channel in range(terms.channels):
             job = ImageSourceJob(
@@ -144,6 +150,28 @@ class ImageTransfers:
     def sends(self, session_id: str) -> bool:
         """Whether an image of this session is sent from here."""
         return session_id in self._sources
+
+    def sent(self) -> list[tuple[str, SentSession]]:
+        """Images that are being sent from here, by session."""
+        return [
+            (
+                session_id,
+                SentSession(
+                    transfer.vm,
+                    transfer.fleet,
+                    SentKind.IMAGE,
+                    transfer.began_s,
+                    transfer.size_bytes,
+                    transfer.session.totals(),
+                ),
+            )
+            for session_id, transfer in list(self._sources.items())
+        ]
+
+    @property
+    def received(self) -> int:
+        """How many images are being received."""
+        return len(self._targets)
 
     def session(self, session_id: str) -> tuple[Session, int] | None:
         """A session of this host's and its image's size."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MigrationError, SpecError
+from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import source_problems
 from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
 from pipeline.qemu.switchover import HELD_LIMIT_MS, SWITCHOVER_ACK, Hold, RamProgress
@@ -73,6 +74,8 @@ class SourceVm:
         self._stopped_ns: int | None = None
         self._downtime_limit_ms = 0
         self._has_events = True
+        #: How far memory had come when QEMU was asked last; None before.
+        self.seen: RamProgress | None = None
 
     async def connect(self) -> QemuFacts:
         """Connect and check; raises `SpecError` naming all that is in the way."""
@@ -141,12 +144,14 @@ class SourceVm:
         """How far memory has come. Raises `MigrationError`."""
         answer = await self._qmp.execute("query-migrate")
         ram = answer.get("ram", {})
-        return RamProgress(
+        self.seen = RamProgress(
             str(answer.get("status", "none")),
             int(ram.get("dirty-sync-count", 0)),
             int(ram.get("remaining", 0)),
             int(ram.get("mbps", 0) * _MBIT_BYTES),
+            int(ram.get("dirty-pages-rate", 0)) * int(ram.get("page-size", PAGE_BYTES)),
         )
+        return self.seen
 
     async def allow_downtime(self) -> None:
         """End `Hold.LIMIT`: the guest may stand still for as long as it was set up with. Raises `MigrationError`."""
@@ -196,7 +201,7 @@ class SourceVm:
             async with asyncio.timeout(_STOPPED_POLL_S if stands_still_unseen else _POLL_S):
                 event: Any = await self._qmp.next_event("STOP", "MIGRATION")
         except TimeoutError:
-            return await migration_status(self._qmp)
+            return (await self.ram()).status
         if event["event"] == "STOP":
             self._stopped_ns = event_time_ns(event)
             self._on_stop()

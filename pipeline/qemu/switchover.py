@@ -57,6 +57,8 @@ class RamProgress:
     round: int
     remaining_bytes: int
     rate_bytes_s: int
+    #: How much of it the guest changes per second, as of its last round.
+    dirty_bytes_s: int = 0
 
 
 def fits_downtime(remaining_bytes: int, rate_bytes_s: int, downtime_limit_ns: int) -> bool:
