@@ -1,0 +1,110 @@
+"""A real Prometheus scrapes a process that has every metric: every panel shows something, every rule is taken."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import start_http_server
+
+from scheduler.readings import Exposition
+from tests.dashboards.declared import METRICS, SERIES
+from tests.dashboards.plausible import LABELS, EveryMetric
+from tests.dashboards.prometheus_process import Prometheus
+
+ROOT = Path(__file__).parent.parent.parent
+BOARDS = sorted((ROOT / "dashboards/json").glob("*.json"))
+RULES = sorted((ROOT / "dashboards/rules").glob("*.yaml"))
+#: What Grafana puts in; scrapes are a second apart.
+_BUILT_IN = {"$__rate_interval": "8s", "$__range": "30s"}
+_CHOSEN = {"vm": LABELS["vm"][0]}
+_SCRAPES = 10
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """One that has seen some scrapes."""
+    exposition = Exposition("controller", "head", [EveryMetric()])
+    server, thread = start_http_server(0, "127.0.0.1", exposition.registry)
+    directory = tmp_path_factory.mktemp("prometheus")
+    try:
+        with Prometheus(directory, [f"127.0.0.1:{server.server_address[1]}"], RULES) as running:
+            running.wait_until(lambda: _scrapes(running) >= _SCRAPES, "enough scrapes")
+            yield running
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _scrapes(prometheus: Prometheus) -> float:
+    found = prometheus.ask("query", query="sum(count_over_time(kuaka_scheduler_epoch[5m]))")["result"]
+    return float(found[0]["value"][1]) if found else 0
+
+
+def _filled_in(expr: str) -> str:
+    for name, value in _BUILT_IN.items():
+        expr = expr.replace(name, value)
+    return re.sub(r"\$(\w+)", lambda found: _CHOSEN.get(found[1], ".*"), expr)
+
+
+def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in BOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.stem}: {panel['title']} {target['refId']}", target
+
+
+def _numbers(prometheus: Prometheus, target: dict[str, Any]) -> list[float]:
+    """What a query gives the way its panel asks: now, or as a curve."""
+    expr = _filled_in(target["expr"])
+    if target.get("instant"):
+        return [float(series["value"][1]) for series in prometheus.ask("query", query=expr)["result"]]
+    now = time.time()
+    curve = prometheus.ask("query_range", query=expr, start=now - 5, end=now, step=1)["result"]
+    return [float(value) for series in curve for _, value in series["values"]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "target"), list(_queries()), ids=lambda value: value if isinstance(value, str) else "asked"
+)
+def test_a_panels_query_returns_numbers(prometheus: Prometheus, name: str, target: dict[str, Any]) -> None:
+    numbers = _numbers(prometheus, target)
+    assert any(math.isfinite(number) for number in numbers), f"{name}: {_filled_in(target['expr'])}: {numbers}"
+
+
+@pytest.mark.long
+def test_every_declared_metric_arrives_with_its_kind_and_its_words(prometheus: Prometheus) -> None:
+    assert SERIES.keys() <= set(prometheus.ask("label/__name__/values"))
+    told = prometheus.ask("metadata")
+    for metric in METRICS:
+        # In the format that both agree on, a counter's family is called without its ending.
+        (found,) = told[metric.name.removesuffix("_total")]
+        assert (found["type"], found["help"]) == (metric.kind.value, metric.help)
+
+
+@pytest.mark.long
+def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: Prometheus) -> None:
+    def rules() -> list[dict[str, Any]]:
+        return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+
+    assert rules()
+    for group in prometheus.ask("rules")["groups"]:
+        for rule in group["rules"]:
+            prometheus.ask("query", query=rule["query"])
+    prometheus.wait_until(lambda: all(rule["health"] == "ok" for rule in rules()), "every rule is healthy")
+
+
+@pytest.mark.long
+def test_variables_find_their_values(prometheus: Prometheus) -> None:
+    for path in BOARDS:
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            if variable["type"] == "query":
+                selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+                found = prometheus.ask(f"label/{label}/values", **{"match[]": _filled_in(selector)})
+                assert set(found) & set(LABELS[label]), variable["name"]
