@@ -108,6 +108,29 @@ def migrate(
 
 
 @app.command()
+def submit(
+    spec: Annotated[Path, typer.Argument(help="Spec file (YAML); it travels with the job.")],
+    address: Annotated[
+        str,
+        typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's job server: http://HOST:8265."),
+    ],
+    job: Annotated[
+        str | None, typer.Option("--id", help="The job's id; the spec's name without it. The same is not begun again.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show what the job says, and end as it does. Ctrl-C leaves it running.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+    workers: WorkersOption = 2,
+) -> None:
+    """Run `kuaka migrate SPEC` inside a cluster, as a Ray job. $RAY_AUTH_TOKEN is the cluster's token."""
+    from pipeline.jobs_command import run_submit
+
+    as_json = output is Output.JSON
+    raise typer.Exit(run_submit(spec, address, job, workers=workers, follow_it=follow, as_json=as_json))
+
+
+@app.command()
 def attach(fleet: FleetArgument, output: OutputOption = Output.TABLE, address: ClusterOption = "auto") -> None:
     """Wait for a fleet that was submitted, and print its results. Ctrl-C leaves it running."""
     from pipeline.fleet_commands import attach as wait
@@ -126,6 +149,38 @@ def status(
     from pipeline.fleet_commands import show_status
 
     raise typer.Exit(show_status(fleet, address, as_json=output is Output.JSON, watch=watch))
+
+
+@app.command()
+def top(
+    fleet: Annotated[str | None, typer.Argument(help="The fleet's id; all fleets without it.")] = None,
+    address: ClusterOption = "auto",
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="So many machines; what fits without it.")] = None,
+) -> None:
+    """Watch fleets as they move: a bar for each machine, what is under way first. Ctrl-C ends the watching alone."""
+    from pipeline.fleet_commands import show_status
+
+    raise typer.Exit(show_status(fleet, address, as_json=False, watch=True, rows=rows))
+
+
+@app.command()
+def report(
+    fleet: Annotated[str | None, typer.Argument(help="The fleet's id.")] = None,
+    results: Annotated[
+        Path | None, typer.Option("--from", help="JSON that migrate, attach or demo printed; - for stdin.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page's file; - for stdout.")] = Path(
+        "report.html"
+    ),
+    address: ClusterOption = "auto",
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Read the journal in the state directory; needs no cluster.")
+    ] = False,
+) -> None:
+    """Write what a fleet came to as one HTML page with pictures, for a browser or a phone."""
+    from pipeline.report_command import run_report
+
+    raise typer.Exit(run_report(fleet, results, output, address, from_journal=journal))
 
 
 @app.command()

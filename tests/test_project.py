@@ -25,6 +25,7 @@ RAY_SHELLS = {
     "pipeline/fleet/agent.py",
     "pipeline/fleet/cluster.py",
     "pipeline/fleet/controller_actor.py",
+    "pipeline/ray_jobs.py",
     "scheduler/actor.py",
 }
 
