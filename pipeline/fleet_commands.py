@@ -17,23 +17,28 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.api import Fleet, SubmittedFleet
-from pipeline.byte_amounts import parse_rate, show_bytes
-from pipeline.errors import ExitCode, InterruptedMigration, UsageError
+from pipeline.byte_amounts import parse_rate
+from pipeline.errors import ExitCode, InterruptedMigration, KuakaError, UsageError
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
 from pipeline.fleet.joined import joined_controller
 from pipeline.fleet.lifecycle import FINAL, State
 from pipeline.show import say, show_results
+from pipeline.top import Rates, moved, view
 
 if TYPE_CHECKING:
     from pipeline.fleet.controller_actor import ControllerHandle
 
 _LOOK_S = 0.5
 _PIPE_COLUMNS = 200
-#: Rows of a live table; the rest is summed up.
+#: Rows of a live table that no terminal bounds, and what a terminal has besides them.
 _MOST_ROWS = 40
+_FRAME_ROWS = 7
+#: A controller that died is back within this time; until then it does not answer.
+_PATIENCE_S = 60.0
 
 
 def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> None:
@@ -55,16 +60,16 @@ def attach(fleet: str, address: str, *, as_json: bool) -> ExitCode:
     return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), as_json=as_json)
 
 
-def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool) -> ExitCode:
-    """Print where a fleet is, or all of them; `watch` goes on until it has finished or Ctrl-C."""
+def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool, rows: int | None = None) -> ExitCode:
+    """Print where a fleet is, or all of them; `watch` goes on until it has finished or Ctrl-C, with `rows` at most."""
     with joined_controller(address) as controller:
         if watch and not as_json:
-            _watch(controller, fleet)
+            _watch(controller, fleet, rows)
         elif as_json:
             sys.stdout.write(json.dumps(to_json(controller.status(fleet)), indent=2) + "\n")
         else:
             console = _console()
-            console.print(_table(controller.status(fleet), None))
+            console.print(_table(controller.status(fleet)))
     return ExitCode.OK
 
 
@@ -138,20 +143,38 @@ class _News:
                 say(f"{migration.vm}: {news}")
 
 
-def _watch(controller: "ControllerHandle", fleet: str | None) -> None:
+def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) -> None:
+    rates = Rates()
+    silent_since_s: float | None = None
     with (
         Live(console=_console(), refresh_per_second=4, transient=False) as live,
         contextlib.suppress(KeyboardInterrupt),
     ):
         while True:
-            fleets = controller.status(fleet)
-            live.update(_table(fleets, _MOST_ROWS))
-            if all(each.state is FleetState.FINISHED for each in fleets):
-                return
+            try:
+                fleets = controller.status(fleet)
+            except UsageError:
+                raise
+            except KuakaError as error:
+                # It may be on its way back.
+                silent_since_s = silent_since_s or time.monotonic()
+                if time.monotonic() - silent_since_s > _PATIENCE_S:
+                    raise
+                live.update(Text(str(error)))
+            else:
+                silent_since_s = None
+                live.update(view(fleets, rates.look(time.monotonic(), fleets), rows or _fitting(live.console)))
+                if all(each.state is FleetState.FINISHED for each in fleets):
+                    return
             time.sleep(_LOOK_S)
 
 
-def _table(fleets: Sequence[FleetStatus], most_rows: int | None) -> Table:
+def _fitting(console: Console) -> int:
+    """As many rows as a terminal has room for, and what a pipe gets."""
+    return max(1, console.height - _FRAME_ROWS) if console.is_terminal else _MOST_ROWS
+
+
+def _table(fleets: Sequence[FleetStatus]) -> Table:
     rows = [(fleet, migration) for fleet in fleets for migration in fleet.migrations]
     ended = sum(migration.state in FINAL for _, migration in rows)
     title = f"{len(fleets)} {'fleet' if len(fleets) == 1 else 'fleets'}, {ended} of {len(rows)} migrations ended"
@@ -160,23 +183,11 @@ def _table(fleets: Sequence[FleetStatus], most_rows: int | None) -> Table:
         table.add_column(heading, overflow="fold")
     table.add_column("moved", justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
-    # What is under way comes first where not all of it fits.
-    order = rows if most_rows is None else sorted(rows, key=lambda row: row[1].state in FINAL)
-    for fleet, migration in order[:most_rows]:
-        table.add_row(fleet.fleet, migration.vm, migration.state, _moved(migration), migration.reason)
-    if most_rows is not None and len(rows) > most_rows:
-        table.add_row("", f"and {len(rows) - most_rows} more", "", "", "")
+    for fleet, migration in rows:
+        # Text, not str: a name or a reason with brackets is no markup.
+        words = (fleet.fleet, migration.vm, migration.state, moved(migration), migration.reason)
+        table.add_row(*(Text(word) for word in words))
     return table
-
-
-def _moved(migration: MigrationStatus) -> str:
-    if migration.result is not None:
-        return show_bytes(migration.result.raw_bytes)
-    if migration.progress is None:
-        return "-"
-    total = migration.progress.total_bytes
-    moved = migration.progress.counters.raw_bytes
-    return f"{min(100, 100 * moved // total)} %" if total else show_bytes(moved)
 
 
 def _console() -> Console:

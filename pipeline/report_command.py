@@ -1,0 +1,71 @@
+"""`kuaka report`: a fleet's page, as the controller, the journal or a command's JSON tell it, written whole or not."""
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.fleet.directories import state_directory
+from pipeline.fleet.joined import joined_controller
+from pipeline.report.sources import all_events, story_from_journal, story_from_json
+from pipeline.report.story import Story, story_of_fleet
+from pipeline.show import say
+
+_STDOUT = "-"
+
+
+def run_report(fleet: str | None, results: Path | None, output: Path, address: str, *, from_journal: bool) -> ExitCode:
+    """Write the page. Raises `UsageError` for what cannot be, `KuakaError` for a file that cannot be written."""
+    story = _story(fleet, results, address, from_journal=from_journal)
+    # Only now: matplotlib takes half a second.
+    from pipeline.report.page import page
+
+    write_whole(output, page(story))
+    if str(output) != _STDOUT:
+        say(f"the report of {story.title} is in {output}")
+    return ExitCode.OK
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Give the file its new content in one step, `-` for stdout: whoever reads it meets the old or the new one."""
+    if str(path) == _STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        if path.exists() and not path.is_file():
+            # A pipe or a device is written to, not replaced.
+            path.write_text(text, "utf-8")
+            return
+        # The link stays a link.
+        target = path.resolve()
+        new = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            new.write_text(text, "utf-8")
+            new.replace(target)
+        finally:
+            with contextlib.suppress(OSError):
+                new.unlink()
+    except OSError as error:
+        raise KuakaError(
+            f"--output {path}: {error.strerror}: give a file that can be written, or - for stdout"
+        ) from None
+
+
+def _story(fleet: str | None, results: Path | None, address: str, *, from_journal: bool) -> Story:
+    if (fleet is None) == (results is None):
+        raise UsageError("report: name a fleet, or give results by --from FILE, one of both")
+    if results is not None:
+        if from_journal:
+            raise UsageError("--journal: results that --from gives are in no journal; leave one of both out")
+        return story_from_json(results)
+    assert fleet is not None
+    return story_from_journal(state_directory(), fleet) if from_journal else _from_controller(fleet, address)
+
+
+def _from_controller(fleet: str, address: str) -> Story:
+    with joined_controller(address) as controller:
+        record = controller.record(fleet)
+        (status,) = controller.status(fleet)
+        return story_of_fleet(record, all_events(lambda after: controller.events(fleet, after)), status, time.time_ns())
