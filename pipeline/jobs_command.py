@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline.api import Fleet
 from pipeline.errors import ExitCode, InterruptedMigration
-from pipeline.submission import follow, job_client, submit_fleet
 from pipeline.show import say
+from pipeline.submission import follow, job_client, submit_fleet
 
 _OURS = "kuaka: "
 
