@@ -1,5 +1,6 @@
 """Prometheus' rules: promtool takes them, every alert has been seen firing and silent, and has its runbook."""
 
+import json
 import os
 import re
 import subprocess
@@ -98,6 +99,14 @@ def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
     others = {rule["alert"] for group in chart for rule in group["rules"]}
     sections = set(re.findall(r"^## (Kuaka\w+)$", RUNBOOK.read_text(), re.MULTILINE))
     assert sections - others == ALERTS.keys()
+
+
+def test_panels_that_the_runbook_speaks_of_exist() -> None:
+    boards = [json.loads(path.read_text()) for path in (ROOT / "dashboards/json").glob("*.json")]
+    titles = {panel["title"] for board in boards for panel in board["panels"]}
+    named = {" ".join(title.split()) for title in re.findall(r'"([^"]+)"', RUNBOOK.read_text())}
+    assert named
+    assert named <= titles
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule.get("record"))
