@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.fleet.cases import Case, FleetCase
 from pipeline.fleet.fleets import CommandKind
 from pipeline.fleet.lifecycle import State
+from pipeline.memory.pages import PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def _migration(case: Case) -> MigrationFacts:
         moved_bytes = memory_bytes
     elif progress is not None:
         # Later rounds send pages again: how far it is shows only in that it has not ended.
-        moved_bytes = min(progress.counters.raw_bytes, memory_bytes)
+        moved_bytes = min(progress.counters.pages * PAGE_BYTES, memory_bytes)
     return MigrationFacts(
         order.vm,
         order.kind,
