@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ _READY_TIMEOUT_S = 60.0
 #: How often a controller without anything to do is looked at, and after how long its agents are ended.
 _LOOK_S = 1.0
 _IDLE_S = 20.0
+#: How long a controller that could not begin says why.
+_TELL_S = 5.0
 
 Answer = TypeVar("Answer")
 
@@ -113,9 +116,9 @@ class ControllerShell:
             self._loop.run_until_complete(self._control())
         except KuakaError as error:
             if not self._ready.done():
-                # Nothing was touched: whoever asks is told why, and the actor may be ended.
+                # Nothing was touched. Whoever asks is told why, then Ray starts it again: it may be mended meanwhile.
                 self._ready.set_exception(error)
-                return
+                time.sleep(_TELL_S)
             _log.critical("the controller ends: %s", error)
             os._exit(1)
         except BaseException:
