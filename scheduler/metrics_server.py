@@ -16,13 +16,14 @@ import socketserver
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import HTTPServer
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from prometheus_client.exposition import MetricsHandler
 from prometheus_client.registry import Collector
 
+from scheduler.page import CONTENT_TYPE, page
 from scheduler.process_identity import ProcessIdentity
 
 #: "off": no exporter.
@@ -73,7 +74,7 @@ class MetricsServer:
     """Serves a registry at a place; `stop` ends it. Raises OSError where that cannot be."""
 
     def __init__(self, place: MetricsPlace, registry: Collector) -> None:
-        self._server = _listen(place, MetricsHandler.factory(registry))
+        self._server = _listen(place, registry)
         self.port: int = self._server.server_address[1]
         self._file: Path | None = None
         serve = self._server.serve_forever
@@ -103,7 +104,27 @@ class MetricsServer:
         self._server.server_close()
 
 
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _CLIENT_TIMEOUT_S
+    server: "_Server"
+
+    def do_GET(self) -> None:
+        found = page(self.server.registry)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(found)))
+        self.end_headers()
+        self.wfile.write(found)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name for it
+        """A scrape is no news."""
+
+
 class _Server(HTTPServer):
+    def __init__(self, address: tuple[str, int], registry: Collector) -> None:
+        self.registry = registry
+        super().__init__(address, _Handler)
+
     #: More than that wait in vain.
     request_queue_size = 8
 
@@ -115,10 +136,9 @@ class _Server(HTTPServer):
         """A scraper that goes away in the middle is no news."""
 
 
-def _listen(place: MetricsPlace, handler: type) -> _Server:
-    bounded = type("Handler", (handler,), {"timeout": _CLIENT_TIMEOUT_S})
+def _listen(place: MetricsPlace, registry: Collector) -> _Server:
     try:
-        return _Server((place.address, place.port), bounded)
+        return _Server((place.address, place.port), registry)
     except OSError as error:
         if not place.port:
             raise
@@ -126,7 +146,7 @@ def _listen(place: MetricsPlace, handler: type) -> _Server:
             "metrics: port %d of %s is taken (%s): another one is used, see %s",
             place.port, place.address, error.strerror, place.directory,
         )  # fmt: skip
-        return _Server((place.address, 0), bounded)
+        return _Server((place.address, 0), registry)
 
 
 def _announce(place: MetricsPlace, port: int) -> Path:

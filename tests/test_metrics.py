@@ -5,12 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
 
 from pipeline.fleet.host_collector import HostFigures
 from pipeline.fleet.migration_tally import MigrationTally
 from scheduler.core.events import DeviceSample
 from scheduler.metric import Metric, MetricKind
+from scheduler.page import page as text_of
 from scheduler.process_collector import LoopLag, ProcessFigures
 from scheduler.readings import Exposition
 from scheduler.ticks import OpenFlow, OpenPool
@@ -62,7 +62,7 @@ def test_promtool_has_nothing_to_say_against_a_page() -> None:
     for page in (world.exposition, agent):
         checked = subprocess.run(
             [promtool, "check", "metrics"],
-            input=generate_latest(page.registry),
+            input=text_of(page.registry),
             capture_output=True,
             timeout=30,
             check=False,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -18,6 +19,7 @@ from scheduler.core.units import AcceleratorKind
 from scheduler.metric import counter, gauge, histogram
 from scheduler.metrics import EPOCH
 from scheduler.metrics_server import MetricsPlace, MetricsServer
+from scheduler.page import page
 from scheduler.pool_collector import ServiceFigures, Tenants
 from scheduler.process_collector import LoopLag, ProcessFigures
 from scheduler.readings import Exposition, Readings
@@ -132,6 +134,26 @@ def test_a_histogram_counts_up_to_each_bound() -> None:
         ("kuaka_wait_seconds_count", None, 6),
         ("kuaka_wait_seconds_sum", None, 12.5),
     ]
+
+
+def test_a_page_says_what_the_clients_own_writer_says() -> None:
+    odd = gauge("kuaka_odd_bytes", "Has a \\ and a\nnewline.", ("name",))
+
+    def part(readings: Readings) -> None:
+        for number, name in enumerate(("plain", 'quoted " name', "back\\slash", "new\nline", "kuākā")):
+            readings.put(odd, number * 1e18 + 0.5, name)
+        readings.put_distribution(histogram("kuaka_wait_seconds", "How long.", (0.5,)), [1, 2], 2.5)
+        readings.put(counter("kuaka_things_total", "Things."), True)
+
+    registry = Exposition("agent", "a", (part,)).registry
+    ours, theirs = (
+        [
+            (family.name, family.type, family.documentation, family.samples)
+            for family in text_string_to_metric_families(text)
+        ]
+        for text in (page(registry).decode(), generate_latest(registry).decode())
+    )
+    assert ours == theirs
 
 
 def test_a_sample_needs_each_of_its_labels() -> None:

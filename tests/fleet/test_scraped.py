@@ -1,0 +1,96 @@
+"""Debian's Prometheus finds an agent's exporter by its file, and what it keeps of a migration ends with it."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.codecs.codec import CodecId
+from pipeline.fleet.exporter import agent_exporter
+from pipeline.fleet.orders import ImageSourceOrder, ImageTargetOrder, TransferTerms, new_session
+from tests.dashboards.prometheus_process import Prometheus
+from tests.fleet.local_hosts import LocalHost, local_hosts
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+
+SIZE_BYTES = 64 << 20
+RATE_BYTES_S = 2 << 20
+PATIENCE_S = 60.0
+#: From docs/metrics.md.
+AS_KUBEVIRT = [
+    {
+        "source_labels": ["__name__"],
+        "regex": "kuaka_(vmi_migration.*)",
+        "target_label": "__name__",
+        "replacement": "kubevirt_$1",
+    },
+    {"regex": "vm", "action": "labelmap", "replacement": "name"},
+    {"regex": "fleet", "action": "labelmap", "replacement": "namespace"},
+    {"regex": "host", "action": "labelmap", "replacement": "node"},
+]
+
+
+def prometheus(home: Path, exporters: Path) -> Prometheus:
+    """Scrapes what is announced, under our names and under KubeVirt's."""
+    directory = home / "prometheus"
+    directory.mkdir()
+    server = Prometheus(directory, [], [])
+    found = {"file_sd_configs": [{"files": [f"{exporters}/*.json"], "refresh_interval": "1s"}]}
+    jobs = [
+        {"job_name": "kuaka", **found},
+        {"job_name": "as-kubevirt", **found, "metric_relabel_configs": AS_KUBEVIRT},
+    ]
+    configuration = {"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs}
+    (directory / "prometheus.yml").write_text(json.dumps(configuration))
+    return server
+
+
+async def until(server: Prometheus, query: str, holds: Callable[[list[Any]], bool]) -> list[Any]:
+    """What a query finds once that is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found: list[Any] = (await asyncio.to_thread(lambda: server.ask("query", query=query)))["result"]
+            if holds(found):
+                return found
+            await asyncio.sleep(0.2)
+
+
+async def send_slowly(source: LocalHost, destination: LocalHost, path: Path) -> str:
+    """Begin to send an image that takes half a minute; its session."""
+    terms = TransferTerms(new_session(), 1, CodecId.ZSTD, None, 300, 30.0, rate_bytes_s=RATE_BYTES_S, tenant="drain")
+    facts = await source.inspect_image(str(path))
+    target = ImageTargetOrder("suspended-7", f"{path}.moved", None, False, facts, terms)
+    address, port = await destination.prepare_image(target)
+    await source.start_image(ImageSourceOrder("suspended-7", str(path), facts, terms, address, port))
+    return terms.session
+
+
+def test_prometheus_sees_a_migration_while_it_is_there_and_its_bytes_after(home: Path) -> None:
+    path = home / "suspended-7.ram"
+    path.write_bytes(os.urandom(1 << 20) * (SIZE_BYTES >> 20))
+
+    async def story(server: Prometheus) -> None:
+        async with local_hosts(home) as (source, destination):
+            exporter = agent_exporter("a", "127.0.0.1", source, home / "metrics")
+            await until(server, 'up{exporter="agent",exporter_host="a"}', lambda found: len(found) == 2)
+            session = await send_slowly(source, destination, path)
+            mine = 'kuaka_vmi_migration_data_processed_bytes{host="a",fleet="drain",vm="suspended-7"}'
+            await until(server, f"{mine} > 0", lambda found: len(found) == 1)
+            theirs = 'kubevirt_vmi_migration_data_processed_bytes{node="a",namespace="drain",name="suspended-7"}'
+            await until(server, theirs, lambda found: len(found) == 1)
+            (rate,) = await until(server, "rate(kuaka_vmi_migration_wire_bytes_total[10s]) > 0", bool)
+            assert float(rate["value"][1]) < 4 * RATE_BYTES_S
+            for host in (source, destination):
+                await host.abort_image(session)
+            await until(server, '{vm!=""}', lambda found: not found)
+            (sent,) = await until(server, 'sum(kuaka_host_wire_bytes_total{host="a",job="kuaka"}) > 0', bool)
+            assert float(sent["value"][1]) < SIZE_BYTES
+            await exporter.stop()
+            await until(server, "up", lambda found: not found)
+
+    with prometheus(home, home / "metrics") as server:
+        asyncio.run(story(server))
