@@ -4,6 +4,7 @@ Results go to stdout, progress and everything else to stderr. Exit codes: `pipel
 """
 
 import os
+import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.logs import set_up_logs
 
 app = typer.Typer(
     name="kuaka",
@@ -478,6 +480,7 @@ def certs(
 
 def main() -> None:
     """Entry point: every `KuakaError` is one line on stderr and an exit code."""
+    set_up_logs("command", socket.gethostname())
     try:
         app()
     except KuakaError as error:

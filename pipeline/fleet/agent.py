@@ -38,6 +38,7 @@ from pipeline.fleet.orders import (
 )
 from pipeline.fleet.places import HostPlace
 from pipeline.fleet.spec_fields import MAX_VIRTUAL_MACHINES
+from pipeline.logs import set_up_logs
 from pipeline.memory.image_source import ImageFacts
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
@@ -79,6 +80,7 @@ class AgentShell(Host):
 
     def __init__(self, place: HostPlace, run: str) -> None:
         gc.freeze()
+        set_up_logs("agent", place.name)
         self._own = AgentDirectory.create(runtime_directory())
         accelerators = HostAccelerators(
             f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start(metrics_directory()))

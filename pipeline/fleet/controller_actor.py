@@ -10,6 +10,7 @@ import concurrent.futures
 import gc
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from pipeline.fleet.journal import Journal
 from pipeline.fleet.owner import this_process
 from pipeline.fleet.read_fleet import read_fleet
 from pipeline.fleet.results import MigrationResult
+from pipeline.logs import set_up_logs
 
 ACTOR_NAME = "controller"
 #: Calls at the same time; each takes milliseconds.
@@ -59,6 +61,7 @@ class ControllerShell:
         self._ready: concurrent.futures.Future[Controller] = concurrent.futures.Future()
         self._loop = asyncio.new_event_loop()
         gc.freeze()
+        set_up_logs("controller", socket.gethostname())
         threading.Thread(target=self._work, name="controller", daemon=True).start()
 
     def process(self) -> int:

@@ -28,6 +28,7 @@ from pipeline.fleet.outcomes import Ended, Outcome, cancelled_result, decide, fa
 from pipeline.fleet.results import MigrationResult, Status
 from pipeline.fleet.run import Attempt
 from pipeline.fleet.sweep import bring_to_end
+from pipeline.logs import log_about
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Driver:
 
     async def attempt(self, case: Case) -> None:
         """Make an attempt for an admitted migration."""
+        log_about(fleet=case.fleet.id, vm=case.order.vm)
         try:
             source = await self._host(case.fleet.spec, case.order.request.source)
             destination = await self._host(case.fleet.spec, case.order.request.destination)
@@ -66,12 +68,14 @@ class Driver:
             self._conclude(case, cancelled_result(case.order.vm, case.order.kind), None)
             return
         case.waiting = ""
+        log_about(migration=attempt.session)
         case.record = self._fleets.move(case.record, Trigger.PREPARE, session=attempt.session)
         result = await self._run(case, attempt)
         await self._end(case, result)
 
     async def recover(self, case: Case) -> None:
         """Bring to its end what a dead controller had under way."""
+        log_about(fleet=case.fleet.id, vm=case.order.vm, migration=case.record.session or "")
         case.waiting = "its controller died: what it left is being put right"
         await self._end(case, case.record.result)
 

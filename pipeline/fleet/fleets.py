@@ -15,6 +15,7 @@ Whether a guest was handed over is not said here but by `journal`, under the att
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -30,6 +31,8 @@ from pipeline.fleet.recorded_results import decode_result, encode_result
 from pipeline.fleet.results import MigrationResult
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 #: Finished fleets that are kept; older ones are forgotten when one is submitted.
 KEPT_FLEETS = 200
@@ -174,7 +177,9 @@ class FleetJournal:
             self._tell(execute, record.fleet, record.vm, after.state, why)
             return after
 
-        return self._change(work)
+        recorded = self._change(work)
+        _log.info("%s is %s: %s", after.vm, after.state, why, extra={"vm": after.vm, "migration": after.session})
+        return recorded
 
     def tell(self, fleet: int, vm: str, state: str, why: str) -> None:
         """Record an event that changes no state."""

@@ -39,6 +39,7 @@ from pipeline.fleet.orders import (
 )
 from pipeline.fleet.session_directories import SessionDirectories, uid_of
 from pipeline.fleet.session_end import session_end
+from pipeline.logs import log_about
 from pipeline.memory.image_source import ImageFacts
 from pipeline.offload import OffloadCounters
 from pipeline.qemu.destination_gateway import DestinationGateway
@@ -531,6 +532,8 @@ class Host:
         )
 
     def _equip(self, vm: str, terms: TransferTerms, phase: Phase, *, sending: bool) -> None:
+        log_about(fleet=terms.tenant, vm=vm, migration=terms.session)
+        _log.info("%s: this host %s", vm, "sends" if sending else "receives")
         if (offload := self._accelerators.open(vm, terms, phase, sending=sending)) is not None:
             self._pool.equip(terms.session, offload)
 
