@@ -85,7 +85,7 @@ RECEIVED_RAW = counter("kuaka_host_received_raw_bytes_total", "Guest memory that
 RECEIVED_WIRE = counter("kuaka_host_received_wire_bytes_total", "The same on the wire.", _HOST)
 CODED = counter(
     "kuaka_host_coded_pages_total",
-    "Normal pages of sessions with an accelerator, by who coded them: iaa, qat, cpu.",
+    "Normal pages of sessions with an accelerator that were coded or decoded here, by whom: iaa, qat, cpu.",
     (*_HOST, "by"),
 )
 FAILED_SESSIONS = counter(

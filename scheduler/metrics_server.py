@@ -151,7 +151,7 @@ def _listen(place: MetricsPlace, registry: Collector) -> _Server:
 
 def _announce(place: MetricsPlace, port: int) -> Path:
     place.directory.mkdir(mode=0o755, exist_ok=True)
-    _remove_stale(place.directory)
+    remove_stale(place.directory)
     me = ProcessIdentity.own()
     file = place.directory / f"{place.role}-{me.pid}-{me.started}-{port}.json"
     labels = {"exporter": place.role, "exporter_host": place.host}
@@ -165,7 +165,8 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _remove_stale(directory: Path) -> None:
+def remove_stale(directory: Path) -> None:
+    """Take back what exporters of processes that have died announced."""
     for file in directory.glob("*-*-*-*.json"):
         pid, started = file.stem.split("-")[1:3]
         if pid.isdecimal() and started.isdecimal() and not ProcessIdentity(int(pid), int(started)).alive():

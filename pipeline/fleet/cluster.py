@@ -25,6 +25,7 @@ from pipeline.fleet.exporter import metrics_directory
 from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.fleet.places import HostPlace
 from scheduler.actor import find_or_start
+from scheduler.metrics_server import remove_stale
 
 #: The least that Ray takes.
 _OBJECT_STORE_BYTES = 76 << 20
@@ -84,6 +85,9 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             yield
         finally:
             _shut_down(ours if address is None else [])
+            if address is None and (announced := metrics_directory()) is not None:
+                # The scheduler ended with the cluster, without a word.
+                remove_stale(announced)
 
 
 async def start_agents(run: str, places: list[HostPlace], workers: int) -> dict[str, AgentHandle]:
