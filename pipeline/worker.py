@@ -24,6 +24,8 @@ from pipeline.jobs import decode_job, job_key
 
 #: How often running channels report.
 PROGRESS_PERIOD_S = 0.2
+#: The counters of so many fit into one message.
+_CHANNELS_PER_REPORT = 200
 _BACKLOG = 16
 
 
@@ -122,9 +124,9 @@ class _Client:
     def _report(self) -> None:
         while not self._gone.wait(PROGRESS_PERIOD_S):
             with self._lock:
-                progress = {key: asdict(channel.counters) for key, channel in self._channels.items()}
-            if progress:
-                self._send({"progress": progress})
+                progress = [(key, asdict(channel.counters)) for key, channel in self._channels.items()]
+            for first in range(0, len(progress), _CHANNELS_PER_REPORT):
+                self._send({"progress": dict(progress[first : first + _CHANNELS_PER_REPORT])})
 
     def _send(self, fields: dict[str, Any]) -> None:
         try:

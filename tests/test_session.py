@@ -124,9 +124,12 @@ def test_waiters_wake_when_it_fails(recorder: Recorder) -> None:
 
 
 def test_totals_are_the_sum_over_channels(recorder: Recorder) -> None:
-    recorder.session.count(ShardCounters(pages=3, wire_bytes=10, codec_pages={"lz4": 2, "none": 1}))
-    recorder.session.count(ShardCounters(pages=4, wire_bytes=20, codec_pages={"lz4": 4}))
+    first = ShardCounters(pages=3, wire_bytes=10, codec_pages={"lz4": 2, "none": 1}, codec_wire_bytes={"lz4": 10})
+    recorder.session.count(first)
+    second = {"codec_pages": {"lz4": 4}, "codec_wire_bytes": {"lz4": 15, "none": 5}}
+    recorder.session.count(ShardCounters(pages=4, wire_bytes=20, **second))
     totals = recorder.session.totals()
+    assert totals.codec_wire_bytes == {"lz4": 25, "none": 5}
     assert (totals.pages, totals.wire_bytes, totals.codec_pages) == (7, 30, {"lz4": 6, "none": 1})
 
 

@@ -148,6 +148,26 @@ def test_what_is_no_job_is_refused(fields: dict[str, object]) -> None:
         decode_job(fields)
 
 
+def test_what_channels_moved_counts_on_when_they_have_ended() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pool, worker, ends = WorkerPool([ControlChannel(near)]), ControlChannel(far), Ends()
+    source, sink = MultifdSourceJob(terms(1), ""), MultifdSinkJob(terms(1), "qemu", native_zero=False)
+    for job in (source, sink):
+        pool.submit(job, None, ends)
+    counted = {"pages": 3, "wire_bytes": 20, "codec_wire_bytes": {"zstd": 20}}
+    worker.send({"progress": {job_key(source): counted, job_key(sink): {"wire_bytes": 7}}})
+    wait_until(lambda: pool.totals()[1].wire_bytes == 7, "progress is known", LIMIT_S)
+    final = {"pages": 4, "wire_bytes": 30, "codec_wire_bytes": {"zstd": 30}}
+    worker.send({"end": job_key(source), "error": None, "cut": False, "counters": final, "digests": []})
+    ends.wait(1)
+    worker.close()
+    ends.wait(2)
+    sent, received = pool.totals()
+    assert (sent.pages, sent.wire_bytes, sent.codec_wire_bytes) == (4, 30, {"zstd": 30})
+    assert (received.wire_bytes, received.pages) == (7, 0)
+    pool.close()
+
+
 def test_abort_ends_the_channels_of_its_session_only(pool: WorkerPool, silent: socket.socket) -> None:
     ends, others = Ends(), Ends()
     qemus = [start(pool, silent, ends, channel) for channel in range(3)]

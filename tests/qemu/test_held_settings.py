@@ -96,7 +96,7 @@ def test_destination_acknowledges_only_this_once(
 
 
 def test_memory_is_read_as_qemu_says_it(tmp_path: Path) -> None:
-    ram = {"dirty-sync-count": 3, "remaining": 4096, "mbps": 80.5, "transferred": 1}
+    ram = {"dirty-sync-count": 3, "remaining": 4096, "mbps": 80.5, "dirty-pages-rate": 2, "page-size": 4096}
 
     async def story(**answers: Any) -> RamProgress:
         async with QmpServer(tmp_path / "qmp", **answers) as server:
@@ -104,11 +104,12 @@ def test_memory_is_read_as_qemu_says_it(tmp_path: Path) -> None:
             vm = SourceVm("vm", tmp_path / "qmp")
             await vm._qmp.connect()
             progress = await vm.ram()
+            assert vm.seen == progress
             await vm.disconnect()
             return progress
 
     assert asyncio.run(story()) == RamProgress("none", 0, 0, 0)
-    assert asyncio.run(story(query_migrate={"ram": ram})) == RamProgress("active", 3, 4096, 10_062_500)
+    assert asyncio.run(story(query_migrate={"ram": ram})) == RamProgress("active", 3, 4096, 10_062_500, 8192)
 
 
 def test_way_to_hold_follows_from_what_both_qemus_can() -> None:

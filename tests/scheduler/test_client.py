@@ -68,6 +68,42 @@ def test_a_flow_that_is_closed_gives_its_slots_to_the_next(tmp_path: Path) -> No
         assert worker.device_batches > 10
 
 
+def test_what_a_flow_did_is_not_forgotten_with_it(tmp_path: Path) -> None:
+    with world_of(tmp_path, 1) as world:
+        (host,) = world.hosts
+        pool = host.pool.pool
+        host.open("f")
+        assert host.client.counted("g", pool) is None
+        world.pass_time(S)
+        before = host.client.work()[pool]
+        counted = host.client.counted("f", pool)
+        assert counted is not None
+        assert (before.used_ns, before.wait_ns) == (counted.used_ns, counted.wait_ns)
+        assert sum(before.fallbacks.values()) == counted.denied
+        host.client.close_flow("f", pool)
+        world.pass_time(S)
+        after = host.client.work()[pool]
+        assert host.client.counted("f", pool) is None
+        assert after.used_ns >= before.used_ns > 0
+        host.open("g")
+        world.pass_time(S)
+        assert host.client.work()[pool].used_ns > after.used_ns
+
+
+def test_a_fallback_has_the_reason_that_the_scheduler_gave_or_none(tmp_path: Path) -> None:
+    with world_of(tmp_path, 1) as world:
+        (host,) = world.hosts
+        world.unreachable.add("h0")
+        host.open("f")
+        world.pass_time(S)
+        reasons = host.client.work()[host.pool.pool].fallbacks
+        assert set(reasons) == {"unknown"}
+        world.unreachable.clear()
+        world.pass_time(3 * S)
+        seen = host.client.work()[host.pool.pool].fallbacks
+        assert set(seen) <= {"unknown", "used-up", *(reason.value for reason in Reason)}
+
+
 def test_a_client_that_was_replaced_falls_silent(tmp_path: Path) -> None:
     with world_of(tmp_path, 1) as world:
         (host,) = world.hosts
