@@ -112,7 +112,11 @@ def _progress() -> list[Panel]:
             "Guest memory sent",
             "What the hosts send, before coding; later rounds count again.",
             "Bps",
-            Query('sum by (host) (kuaka_vmi_migration_memory_transfer_rate_bytes{fleet=~"$fleet"})', "{{host}}"),
+            Query(
+                "sum by (host)"
+                ' (clamp_min(deriv(kuaka_vmi_migration_data_processed_bytes{fleet=~"$fleet"}[$__rate_interval]), 0))',
+                "{{host}}",
+            ),
             stacked=True,
         ),
         series(
@@ -156,7 +160,7 @@ def _under_way() -> Panel:
         },
         Column("Here", f'max by ({_WHO}) (kuaka_vmi_migration_info{{fleet=~"$fleet"}})', "short", hidden=True),
         Column("Remaining", _of_each("kuaka_vmi_migration_data_remaining_bytes"), "bytes"),
-        Column("Sent per second", _of_each("kuaka_vmi_migration_memory_transfer_rate_bytes"), "Bps"),
+        Column("Sent per second", _sent_by_each(), "Bps"),
         Column("Changed per second", _of_each("kuaka_vmi_migration_dirty_memory_rate_bytes"), "Bps"),
         Column("Rounds", _of_each("kuaka_vmi_migration_rounds"), "short", ((None, GREEN), (10, YELLOW), (30, ORANGE))),
         jump=Jump("This migration", MIGRATION, (("fleet", "Fleet"), ("vm", "VM"))),
@@ -273,5 +277,16 @@ def _by_fleet(metric: str) -> str:
 
 def _of_each(metric: str) -> str:
     """A figure of each migration with the labels that say where it is."""
+    return _with_place(f'max by (fleet, vm) ({metric}{{fleet=~"$fleet"}})')
+
+
+def _sent_by_each() -> str:
+    """QEMU says how fast it sends; of an image the bytes do."""
+    by_qemu = 'max by (fleet, vm) (kuaka_vmi_migration_memory_transfer_rate_bytes{fleet=~"$fleet"})'
+    bytes_sent = 'kuaka_vmi_migration_data_processed_bytes{fleet=~"$fleet"}'
+    return _with_place(f"({by_qemu} or max by (fleet, vm) (deriv({bytes_sent}[$__rate_interval])))")
+
+
+def _with_place(of_each: str) -> str:
     info = f'max by ({_WHO}) (kuaka_vmi_migration_info{{fleet=~"$fleet"}})'
-    return f'{info} * on (fleet, vm) group_left () max by (fleet, vm) ({metric}{{fleet=~"$fleet"}})'
+    return f"{info} * on (fleet, vm) group_left () {of_each}"
