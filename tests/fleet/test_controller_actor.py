@@ -1,6 +1,7 @@
 """Fleets that a controller on the cluster has: the commands, the limits, and a controller that is killed."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,25 @@ def test_fleet_ends_well_under_its_limits_though_its_controller_is_killed(cluste
     assert most_at_once(events) == 2
     succeeded = [event["vm"] for event in events if event["state"] == "Succeeded"]
     assert sorted(succeeded) == [f"vm{number}" for number in range(4)]
+
+
+def test_a_fleet_is_watched_and_reported_while_it_moves_and_when_it_has_ended(cluster: tuple[str, Path]) -> None:
+    fleet = Fleet(cluster, 2, 12 * MIB, parallelMigrationsPerCluster=1, bandwidthPerMigration="8MB")
+    fleet.submit()
+    under_way = fleet.done("report", fleet.id, "-o", "-").stdout
+    assert "not finished" in under_way
+    watched = fleet.done("top", fleet.id, "--rows", "1").stdout
+    assert "1 fleet (0 active), 0 running, 0 waiting, 0 failed, 2 of 2 ended" in watched
+    assert "and 1 more" in watched
+    pages = [fleet.folder / "asked.html", fleet.folder / "read.html"]
+    fleet.done("report", fleet.id, "-o", str(pages[0]))
+    # Without its controller the journal is enough.
+    command = KuakaCommand(fleet.home, "report", fleet.id, "--journal", "-o", str(pages[1]))
+    assert command.end(60) == ExitCode.OK, command.stderr
+    asked, read = (page.read_text() for page in pages)
+    assert asked == read
+    for figure in ("timeline", "codecs", "waits"):
+        assert re.search(f'<figure id="{figure}">.*?<svg', asked)
 
 
 @pytest.mark.long
