@@ -13,6 +13,8 @@ def prepare_environment(*, local: bool) -> None:
     # A hypervisor's memory is meant to be full; the monitor would kill workers at 95 %. Its CPUs may be full, too: at
     # Ray's own niceness of 15 a worker gets a thirtieth of what a guest's QEMU gets, and a migration hardly moves.
     settings = {"RAY_memory_monitor_refresh_ms": "0", "RAY_worker_niceness": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    # numpy would start a thread per core in every worker for linear algebra that nobody does.
+    settings["OPENBLAS_NUM_THREADS"] = "1"
     if local:
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ.update(settings)
