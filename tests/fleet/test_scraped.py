@@ -1,8 +1,10 @@
-"""Debian's Prometheus finds an agent's exporter by its file, and what it keeps of a migration ends with it."""
+"""Real exporters: Debian's Prometheus finds one by its file, and those of a cluster tell of a fleet."""
 
 import asyncio
+import contextlib
 import json
 import os
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from pipeline.codecs.codec import CodecId
 from pipeline.fleet.exporter import agent_exporter
 from pipeline.fleet.orders import ImageSourceOrder, ImageTargetOrder, TransferTerms, new_session
 from tests.dashboards.prometheus_process import Prometheus
+from tests.demo.running_guest import wait_until
+from tests.fleet.kuaka_command import processes
 from tests.fleet.local_hosts import LocalHost, local_hosts
+from tests.fleet.test_controller_actor import MIB, Fleet
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
@@ -94,3 +99,42 @@ def test_prometheus_sees_a_migration_while_it_is_there_and_its_bytes_after(home:
 
     with prometheus(home, home / "metrics") as server:
         asyncio.run(story(server))
+
+
+def pages(home: Path, role: str) -> dict[str, str]:
+    """What the exporters of a role say now, by the name of their host; those that have just gone say nothing."""
+    found = {}
+    for file in (home / "state" / "metrics").glob(f"{role}-*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            (announced,) = json.loads(file.read_text())
+            (target,) = announced["targets"]
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
+                found[announced["labels"]["exporter_host"]] = answer.read().decode()
+    return found
+
+
+@pytest.mark.ray
+def test_agents_and_controller_of_a_cluster_tell_of_a_fleet_and_a_killed_one_is_announced_no_more(
+    cluster: tuple[str, Path],
+) -> None:
+    fleet = Fleet(cluster, 2, 32 * MIB, bandwidthPerMigration="8MB")
+    fleet.submit()
+    moving = f'kuaka_vmi_migration_wire_bytes_total{{host="a",fleet="{fleet.id}",vm="vm0"}}'
+    wait_until(lambda: moving in pages(fleet.home, "agent").get("a", ""), "agent a tells of vm0", PATIENCE_S)
+
+    def controller_says(what: str) -> bool:
+        return any(what in page for page in pages(fleet.home, "controller").values())
+
+    running = f'kuaka_vmi_migration_info{{fleet="{fleet.id}",vm="vm0",phase="Running",kind="image",source="a"'
+    wait_until(lambda: controller_says(running), "the controller tells of vm0", PATIENCE_S)
+    assert controller_says(f'kuaka_fleet_progress_ratio{{fleet="{fleet.id}"}}')
+    ended = f'kuaka_migrations_finished_total{{fleet="{fleet.id}",outcome="succeeded"}} 2.0'
+    wait_until(lambda: controller_says(ended), "both have ended", PATIENCE_S)
+    assert fleet.arrived() == [True, True]
+    assert not controller_says('vm="vm0"')
+    assert controller_says("kuaka_process_event_loop_lag_seconds")
+    (before,) = (fleet.home / "state" / "metrics").glob("controller-*.json")
+    (controller,) = processes(fleet.home, "ray::ControllerShell")
+    controller.kill()
+    wait_until(lambda: not before.exists(), "another one has taken its place", PATIENCE_S)
+    wait_until(lambda: controller_says("kuaka_fleets"), "and tells", PATIENCE_S)
