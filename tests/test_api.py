@@ -196,5 +196,5 @@ def test_the_first_program_of_the_docs_runs_as_it_stands(monkeypatch: pytest.Mon
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         ran = subprocess.run([sys.executable, home / "program.py"], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
-        assert "guest-1 completed True 4194304" in ran.stdout.splitlines()
+        assert "guest-1 completed True 4194304 None" in ran.stdout.splitlines()
         assert (home / "moved/guest-1.ram").read_bytes() == contents

@@ -18,16 +18,18 @@ from tests.fleet.kuaka_command import nothing_survives
 from tests.fleet.live_pair import short_directory
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port: int = chosen.getsockname()[1]
+    return port
+
+
 @contextmanager
-def ray_head() -> Iterator[tuple[str, Path]]:
-    """Address and directory of a Ray head on loopback that asks for a token."""
-    with (
-        short_directory() as home,
-        socket.create_server(("127.0.0.1", 0)) as chosen,
-        pytest.MonkeyPatch.context() as set_,
-    ):
-        address = f"127.0.0.1:{chosen.getsockname()[1]}"
-        chosen.close()
+def ray_head(*, jobs: int | None = None) -> Iterator[tuple[str, Path]]:
+    """Address and directory of a Ray head on loopback that asks for a token; `jobs` is its job server's port."""
+    with short_directory() as home, pytest.MonkeyPatch.context() as set_:
+        address = f"127.0.0.1:{free_port()}"
         set_.setenv("RAY_AUTH_MODE", "token")
         set_.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
         # What makes Ray take 127.0.0.1 for an address, here and in the commands.
@@ -37,7 +39,14 @@ def ray_head() -> Iterator[tuple[str, Path]]:
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                 *("--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", "--num-cpus=1"),
-                *("--object-store-memory=80000000", "--include-dashboard=false", "--disable-usage-stats"),
+                *("--object-store-memory=80000000", "--disable-usage-stats"),
+                *(
+                    [f"--dashboard-port={jobs}", "--dashboard-host=127.0.0.1"]
+                    if jobs
+                    else ["--include-dashboard=false"]
+                ),
+                # Its default would be that of every other cluster here.
+                f"--dashboard-agent-listen-port={free_port()}",
                 f"--temp-dir={home}/ray",
             ],
             env={**os.environ, **places},
