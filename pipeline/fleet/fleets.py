@@ -178,7 +178,9 @@ class FleetJournal:
             return after
 
         recorded = self._change(work)
-        _log.info("%s is %s: %s", after.vm, after.state, why, extra={"vm": after.vm, "migration": after.session})
+        if _log.isEnabledFor(logging.INFO):
+            ids = {"fleet": self._id(after.fleet), "vm": after.vm, "migration": after.session}
+            _log.info("%s is %s: %s", after.vm, after.state, why, extra=ids)
         return recorded
 
     def tell(self, fleet: int, vm: str, state: str, why: str) -> None:
@@ -255,6 +257,10 @@ class FleetJournal:
             raise KuakaError(f"journal {self.journal.path} has no fleet of session {session[:8]}")
         spec: dict[str, Any] = json.loads(row[0])
         return spec
+
+    def _id(self, number: int) -> str | None:
+        row = self.journal.file.row("SELECT id FROM fleet WHERE number = ?", (number,))
+        return None if row is None else str(row[0])
 
     def _fleets(self, where: str, values: Values) -> list[FleetRecord]:
         rows = self.journal.file.rows(f"SELECT {_FLEET} FROM fleet WHERE {where} ORDER BY number", values)

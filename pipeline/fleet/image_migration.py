@@ -102,7 +102,7 @@ class ImageMigration:
             wire_bytes=counters.wire_bytes,
             codec_pages=counters.codec_pages,
         )
-        return with_offload(result, outcome.offload)
+        return with_offload(result, outcome.offload, self._order.terms.weight)
 
     async def _undo(self, error: KuakaError, status: Status) -> MigrationResult:
         reasons = [str(error)]

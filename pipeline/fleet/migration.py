@@ -130,7 +130,7 @@ class GuestMigration:
             final = await self.source.finish_source(self.session)
         with contextlib.suppress(KuakaError):
             await self.destination.finish_destination(self.session)
-        return with_offload(self._completed(outcome, final, downtime_ms), final.offload)
+        return with_offload(self._completed(outcome, final, downtime_ms), final.offload, self._order.terms.weight)
 
     async def _prepare(self) -> None:
         order = self._order

@@ -51,12 +51,14 @@ class MigrationResult:
     wait_ms: float = 0.0
     #: The class of its leases while the guest ran; None where it had none. "class" in JSON.
     service_class: str | None = None
+    #: Its share of the accelerators among the others; None where it had none to share.
+    weight: int | None = None
     error: str | None = None
     #: The exit code that this migration alone would end a command with.
     exit_code: ExitCode = ExitCode.OK
 
 
-def with_offload(result: MigrationResult, offload: OffloadCounters | None) -> MigrationResult:
+def with_offload(result: MigrationResult, offload: OffloadCounters | None, weight: int) -> MigrationResult:
     """The result with what accelerators had to do with it; without any, the CPU coded what was coded."""
     if offload is None:
         coded = sum(pages for name, pages in result.codec_pages.items() if name != "none")
@@ -70,6 +72,7 @@ def with_offload(result: MigrationResult, offload: OffloadCounters | None) -> Mi
         busy_retries=offload.busy_retries,
         wait_ms=round(offload.wait_ns / 1e6, 3),
         service_class=offload.service_class,
+        weight=weight,
     )
 
 

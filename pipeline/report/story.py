@@ -86,7 +86,8 @@ def story_of_fleet(
 def story_of_results(title: str, results: Sequence[MigrationResult], wall_s: float) -> Story:
     """The story of a command that ended: how long each took and stood still, for its JSON has no more."""
     machines = tuple(
-        Machine(one_line(each.vm), _ENDS[each.status], "", _durations(each), _printable(each)) for each in results
+        Machine(one_line(each.vm), _ENDS[each.status], "", _durations(each), _printable(each), weight=each.weight)
+        for each in results
     )
     longest_ns = max((span.end_ns for machine in machines for span in machine.spans), default=0)
     return Story(one_line(title), f"{wall_s:.1f} s", None, longest_ns, machines)

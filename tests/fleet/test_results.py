@@ -38,5 +38,5 @@ def test_json_has_the_documented_fields() -> None:
         *("vm", "kind", "status", "verified", "wrong_pages", "total_ms", "downtime_ms", "qemu_downtime_ms"),
         *("ticket_wait_ms", "rounds"),
         *("pages", "zero_pages", "raw_bytes", "wire_bytes", "codec_pages", "accelerator_pages", "accelerators"),
-        *("cpu_pages", "busy_retries", "wait_ms", "error", "class"),
+        *("cpu_pages", "busy_retries", "wait_ms", "weight", "error", "class"),
     ]

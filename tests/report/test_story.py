@@ -65,7 +65,7 @@ def test_the_reason_of_today_is_the_status() -> None:
 
 def test_results_alone_have_durations() -> None:
     results = [
-        MigrationResult("a", "qemu", Status.COMPLETED, total_ms=1000, downtime_ms=100),
+        MigrationResult("a", "qemu", Status.COMPLETED, total_ms=1000, downtime_ms=100, weight=4),
         MigrationResult("b", "image", Status.FAILED, error="two\nlines"),
     ]
     story = story_of_results("r.json", results, 1.5)
@@ -74,6 +74,7 @@ def test_results_alone_have_durations() -> None:
         Span(State.RUNNING, 0, 900_000_000),
         Span(State.SWITCHOVER, 900_000_000, 1_000_000_000),
     )
+    assert [each.weight for each in story.machines] == [4, None]
     assert [each.state for each in story.machines] == [State.SUCCEEDED, State.FAILED]
     assert story.machines[1].result is not None
     assert story.machines[1].result.error == "two lines"
