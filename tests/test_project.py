@@ -29,7 +29,7 @@ RAY_SHELLS = {
     "scheduler/actor.py",
 }
 
-# Imports run one way: cli -> fleet -> qemu, memory.image -> shard -> wire, codecs, memory.
+# Imports run one way: cli -> api -> fleet -> qemu, memory.image -> shard -> wire, codecs, memory.
 OUT_OF_REACH = {
     "scheduler": ("pipeline",),
     "pipeline/codecs": ("pipeline.cli", "pipeline.demo", "pipeline.fleet", "pipeline.qemu", "pipeline.shard"),
@@ -37,7 +37,7 @@ OUT_OF_REACH = {
     "pipeline/memory": ("pipeline.cli", "pipeline.demo", "pipeline.fleet", "pipeline.qemu"),
     "pipeline/shard.py": ("pipeline.cli", "pipeline.demo", "pipeline.fleet", "pipeline.qemu", "pipeline.memory.image"),
     "pipeline/qemu": ("pipeline.cli", "pipeline.demo", "pipeline.fleet"),
-    "pipeline/fleet": ("pipeline.cli",),
+    "pipeline/fleet": ("pipeline.cli", "pipeline.api", "pipeline.submission"),
 }
 
 
