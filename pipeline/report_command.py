@@ -1,6 +1,7 @@
 """`kuaka report`: a fleet's page, as the controller, the journal or a command's JSON tell it, written whole or not."""
 
 import contextlib
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,8 @@ _STDOUT = "-"
 def run_report(fleet: str | None, results: Path | None, output: Path, address: str, *, from_journal: bool) -> ExitCode:
     """Write the page. Raises `UsageError` for what cannot be, `KuakaError` for a file that cannot be written."""
     story = _story(fleet, results, address, from_journal=from_journal)
+    # What it says of its cache of fonts is of no use to who wants a page.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Only now: matplotlib takes half a second.
     from pipeline.report.page import page
 
