@@ -29,8 +29,11 @@ def read_fleet(fleet_id: str, fields: Mapping[str, Any]) -> FleetOrder:
     except ValidationError as error:
         raise SpecError(f"fleet {fleet_id}: its spec is not one of this kuaka: {error.errors()[0]['msg']}") from None
     plan = make_plan(spec, None, Assumptions())
-    if plan.cannot_go:
-        raise SpecError("\n".join(f"fleet {fleet_id}: {vm}: {reason}" for vm, reason in plan.cannot_go.items()))
+    # Nobody is refused for a size that was assumed.
+    sized = {vm.name for vm in spec.spec.virtual_machines if vm.memory is not None}
+    refused = [f"fleet {fleet_id}: {vm}: {reason}" for vm, reason in plan.cannot_go.items() if vm in sized]
+    if refused:
+        raise SpecError("\n".join(refused))
     return FleetOrder(
         tuple(_order(fleet_id, spec, vm, number) for number, vm in enumerate(spec.spec.virtual_machines)), plan.limits
     )

@@ -40,3 +40,23 @@ def test_spec_of_another_kuaka_is_refused_in_one_line(broken: dict[str, Any]) ->
     with pytest.raises(SpecError, match="fleet f: its spec is not one of this kuaka") as refused:
         read_fleet("f", broken)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("memory", "refused"), [({"memory": "64GiB"}, True), ({}, False), ({"memory": "16MiB"}, False)]
+)
+def test_machine_that_can_never_be_done_in_time_is_refused_where_its_size_is_known(
+    memory: dict[str, str], refused: bool
+) -> None:
+    machine = {"name": "vm", "kind": "image", "source": {"host": "a", "path": "/a"}, **memory}
+    spec = {
+        "bandwidthPerMigration": "1MB",
+        "hosts": [{"name": "a"}, {"name": "b"}],
+        "virtualMachines": [{**machine, "destination": {"host": "b", "path": "/b"}}],
+    }
+    fields = {"apiVersion": "kuaka/v1", "kind": "Fleet", "metadata": {"name": "f"}, "spec": spec}
+    if refused:
+        with pytest.raises(SpecError, match="fleet f: vm: "):
+            read_fleet("f", fields)
+    else:
+        assert len(read_fleet("f", fields).vms) == 1
