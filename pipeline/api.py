@@ -91,9 +91,10 @@ def migrate(
 ) -> FinishedRun:
     """Migrate all of a fleet and wait for it: the results in the spec's order, and the seconds they took.
 
-    `address` is that of the Ray cluster (HOST:PORT, or `auto`), by default $RAY_ADDRESS, which Ray sets in a job; without
-    either a cluster is started on this machine and ended again. `workers` are processes per host. `on_progress` is called several times a second with the progress of each machine that moves, by
-    name, counters in bytes; `say` with a line now and then.
+    `address` is that of the Ray cluster (HOST:PORT, or `auto`), by default $RAY_ADDRESS, which Ray sets in a job;
+    without either a cluster is started on this machine and ended again. `workers` are processes per host. `on_progress`
+    is called several times a second with the progress of each machine that moves, by name, counters in bytes; `say`
+    with a line now and then.
 
     SIGINT and SIGTERM, caught where this is the main thread, cancel what has not been handed over: those results say
     `cancelled`. Blocks; from a coroutine, call it by `asyncio.to_thread`. Raises `SpecError` where a machine that the
