@@ -32,6 +32,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- define "kuaka.environment" -}}
 - {name: RAY_memory_monitor_refresh_ms, value: "0"}
 - {name: RAY_worker_niceness, value: "0"}
+- {name: OPENBLAS_NUM_THREADS, value: "1"}
 - {name: RAY_ENABLE_UV_RUN_RUNTIME_ENV, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 # The user has no name in the image, and Ray asks for one.

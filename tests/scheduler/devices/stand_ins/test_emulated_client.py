@@ -70,6 +70,8 @@ def test_killed_device_is_gone_for_who_waits_and_for_who_comes(c_client: Path, t
         assert device.submit(Operation.COMPRESS, jobs(4)) == GONE
         assert device.status[:4].tolist() == [Status.PENDING] * 4
         device.close()
+        # Until it is gone for good its listener may still take a connection, and end it.
+        process.wait()
         with pytest.raises(ConnectionRefusedError):
             CClient(c_client, tmp_path / "device", DATA_BYTES)
 
