@@ -106,6 +106,7 @@ def test_fleet_ends_well_under_its_limits_though_its_controller_is_killed(cluste
     assert sorted(succeeded) == [f"vm{number}" for number in range(4)]
 
 
+@pytest.mark.long
 def test_a_fleet_is_watched_and_reported_while_it_moves_and_when_it_has_ended(cluster: tuple[str, Path]) -> None:
     fleet = Fleet(cluster, 2, 12 * MIB, parallelMigrationsPerCluster=1, bandwidthPerMigration="8MB")
     fleet.submit()

@@ -28,7 +28,7 @@ image: {{ printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Va
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end -}}
 
-{{/* The first three are pipeline/fleet/ray_environment.py's, for the processes that a command does not start. */}}
+{{/* The first four are pipeline/fleet/ray_environment.py's, for the processes that a command does not start. */}}
 {{- define "kuaka.environment" -}}
 - {name: RAY_memory_monitor_refresh_ms, value: "0"}
 - {name: RAY_worker_niceness, value: "0"}
