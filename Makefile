@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint schema dashboards bench-plan test test-matrix test-long bench bench-scheduler bench-bindings demo clean
+.PHONY: help setup jobs lint schema dashboards bench-plan test test-matrix test-long bench bench-scheduler bench-bindings demo clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,10 +28,14 @@ dashboards: setup ## write dashboards/json/, and the copies of dashboards and ru
 test: setup ## everything but the matrix and the long tests (at most 10 minutes on 2 cores); TEST_ARGS="-k name"
 	@.ci/test.sh $(TEST_ARGS)
 
-test-matrix: setup ## the whole version/channel/codec matrix, and the long tests
+# With Ray's dashboard every node starts twice as slowly, so only the tests that need it have it.
+jobs: setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,jobs]'
+
+test-matrix: jobs ## the whole version/channel/codec matrix, and the long tests
 	$(BIN)/python -m pytest -m "matrix or long" $(TEST_ARGS)
 
-test-long: setup ## the long tests alone, the scheduler's 10^6 steps among them
+test-long: jobs ## the long tests alone, the scheduler's 10^6 steps among them
 	$(BIN)/python -m pytest -m long $(TEST_ARGS)
 
 bench: setup ## measure against QEMU's own multifd; BENCH_ARGS="..."

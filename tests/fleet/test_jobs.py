@@ -1,5 +1,6 @@
 """`kuaka submit` and `ray job submit` on a real head with its job server and a token: images, a guest, a stop."""
 
+import importlib.util
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ from tests.demo.running_guest import wait_until
 from tests.fleet.kuaka_command import KuakaCommand, processes
 from tests.fleet.live_pair import MIB, LivePair
 from tests.fleet.ray_head import free_port, ray_head
+from tests.needs import missing
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -60,6 +62,8 @@ class JobServer:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[JobServer]:
+    if importlib.util.find_spec("aiohttp_cors") is None:
+        missing("Ray's dashboard, which make test-long installs")
     port = free_port()
     with pytest.MonkeyPatch.context() as set_:
         # `kuaka` of this environment, for the head; seconds until a job that was stopped is killed, on a slow machine.
