@@ -193,7 +193,7 @@ class GatewayPair:
         if error is None:
             assert not self.path.exists()
             wait_until(
-                lambda: all(now <= before for now, before in zip(held(), self._before, strict=True)), "let go", 3
+                lambda: all(now <= before for now, before in zip(held(), self._before, strict=True)), "let go", 15
             )
 
     def results(self, timeout_s: float = 10) -> tuple[GatewayResult, GatewayResult]:
