@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scheduler.devices.opening import DeviceAddress
+from scheduler.devices.address import DeviceAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from pipeline.offload import Offload, OffloadDevice
 from scheduler.core.units import AcceleratorKind
 from scheduler.credit import Credit, Credits
 from scheduler.credit_table import CreditError
-from scheduler.devices.opening import open_device
+from scheduler.devices.device import Device
 
 IAA, QAT, DSA = (kind.value for kind in (AcceleratorKind.IAA, AcceleratorKind.QAT, AcceleratorKind.DSA))
 
@@ -90,4 +90,10 @@ def _device(offload: Offload | None, kind: str) -> tuple[OffloadDevice, Credit] 
 
 
 def _access(device: OffloadDevice, memory_bytes: int) -> DeviceAccess:
-    return DeviceAccess(lambda: open_device(device.address, memory_bytes))
+    def opened() -> Device:
+        # The bindings are imported by the workers that have devices.
+        from scheduler.devices.opening import open_device
+
+        return open_device(device.address, memory_bytes)
+
+    return DeviceAccess(opened)

@@ -7,7 +7,7 @@ from pipeline.jobs import decode_offload
 from pipeline.offload import Offload, OffloadDevice
 from pipeline.offloaded import offered, offloaded_codec, offloaded_decoders, taken
 from pipeline.wire.handshake import Hello, Role, agreed_codecs
-from scheduler.devices.opening import DeviceAddress
+from scheduler.devices.address import DeviceAddress
 
 IAA, QAT, DSA = (OffloadDevice(DeviceAddress(kind, (f"/run/{kind}",), 64), 0) for kind in ("iaa", "qat", "dsa"))
 DEFLATE, GZIP = CodecId.DEFLATE, CodecId.QAT

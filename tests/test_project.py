@@ -22,7 +22,7 @@ PACKAGES = ("pipeline", "scheduler")
 # The only modules that may import ray: thin shells that turn messages into events and effects into calls.
 RAY_SHELLS = {
     "pipeline/cli.py",
-    "pipeline/fleet/agent.py",
+    "pipeline/fleet/agent_handle.py",
     "pipeline/fleet/cluster.py",
     "pipeline/fleet/controller_actor.py",
     "pipeline/ray_jobs.py",

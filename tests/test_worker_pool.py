@@ -22,7 +22,7 @@ from pipeline.wire.tls import TlsFiles
 from pipeline.worker import Worker
 from pipeline.worker_pool import WorkerPool
 from pipeline.worker_process import local_workers
-from scheduler.devices.opening import DeviceAddress
+from scheduler.devices.address import DeviceAddress
 from tests.demo.running_guest import wait_until
 
 IAA = DeviceAddress("iaa", ("/run/iaa",), 64, emulated=True, stand_in="/run/libqpl.so")

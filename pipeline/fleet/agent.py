@@ -1,78 +1,22 @@
-"""The Ray shells of a host: its agent actor, its worker actors, and the handle by which a controller calls an agent.
+"""The Ray shell of a host: its agent actor.
 
-A shell turns calls into calls and exceptions into ours; what it wraps runs without Ray in the tests. Actors are
-detached and named after the run that made them, because Ray would kill them with whoever created them; they end
-themselves when their controller has gone, and the run that made them ends them otherwise. Page bytes never pass
-through here.
+The shell adds what belongs to a process (directory, log, metrics, the scheduler of the cluster); what it wraps runs
+without Ray in the tests.
 """
 
 import asyncio
 import gc
 import os
-import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Sequence
 
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-
-from pipeline.codecs.codec import CodecId
-from pipeline.errors import KuakaError, MigrationError, one_line
 from pipeline.fleet.agent_directory import AgentDirectory
-from pipeline.fleet.directories import runtime_directory
-from pipeline.fleet.exporter import Exporter, agent_exporter, metrics_directory
-from pipeline.fleet.handle import HostHandle
+from pipeline.fleet.directories import metrics_directory, runtime_directory
+from pipeline.fleet.exporter import Exporter, agent_exporter
 from pipeline.fleet.host import Host
 from pipeline.fleet.host_accelerators import HostAccelerators
-from pipeline.fleet.orders import (
-    Cleanup,
-    DestinationOrder,
-    DestinationReady,
-    ImageOutcome,
-    ImageSourceOrder,
-    ImageTargetOrder,
-    MigrationProgress,
-    SourceOrder,
-)
 from pipeline.fleet.places import HostPlace
-from pipeline.fleet.spec_fields import MAX_VIRTUAL_MACHINES
 from pipeline.logs import set_up_logs
-from pipeline.memory.image_source import ImageFacts
-from pipeline.qemu.qmp import QemuFacts
-from pipeline.qemu.source_vm import SourceOutcome
-from pipeline.worker import Worker
-from scheduler.actor import find_or_start, transport
-
-NAMESPACE = "kuaka"
-_MAX_PROBLEM_CHARACTERS = 200
-#: Calls of one agent under way: each migration has one that waits for its end, and none may keep the controller's sign
-#: of life waiting. Ray's default is 1000.
-_MAX_CALLS = 4 * MAX_VIRTUAL_MACHINES
-#: An agent whose start has failed ends within this time, or is killed.
-_GIVE_UP_S = 1.0
-#: How long a worker whose agent has gone waits to be ended in order.
-_LINGER_S = 3.0
-
-
-class WorkerShell:
-    """A worker in its actor's process; it ends the process when its agent has gone."""
-
-    def start(self, control_path: str) -> int:
-        """Serve the agent that connects to `control_path`; returns the process id."""
-        # What was imported stays: a collection need not walk through it between two packets.
-        gc.freeze()
-        worker = Worker(Path(control_path))
-
-        def serve() -> None:
-            worker.serve_one()
-            # Whoever ends a run kills its actors in order; where nobody is left to do that, this ends the process.
-            time.sleep(_LINGER_S)
-            os._exit(0)
-
-        threading.Thread(target=serve, name="worker", daemon=True).start()
-        return os.getpid()
+from scheduler.client import Transport
 
 
 class AgentShell(Host):
@@ -82,9 +26,7 @@ class AgentShell(Host):
         gc.freeze()
         set_up_logs("agent", place.name)
         self._own = AgentDirectory.create(runtime_directory())
-        accelerators = HostAccelerators(
-            f"{run}/{place.name}", self._own.path, place.devices, lambda: transport(find_or_start(metrics_directory()))
-        )
+        accelerators = HostAccelerators(f"{run}/{place.name}", self._own.path, place.devices, _scheduler)
         super().__init__(place.name, place.address, self._own.path, place.tls, accelerators=accelerators)
         self._link_address = place.address
         self._exporter: Exporter | None = None
@@ -114,200 +56,8 @@ class AgentShell(Host):
             os._exit(0)
 
 
-class AgentHandle(HostHandle):
-    """An agent actor as a `HostHandle`; an actor that has died is a `MigrationError` that names its host."""
+def _scheduler() -> Transport:
+    # Imported by the hosts that have accelerators to share.
+    from scheduler.actor import find_or_start, transport
 
-    def __init__(self, name: str, actor: Any, workers: Sequence[Any], directory: str) -> None:
-        self._name = name
-        self._actor = actor
-        self._workers = workers
-        self._directory = directory
-
-    @classmethod
-    async def create(cls, run: str, place: HostPlace, workers: int, options: dict[str, Any]) -> Self:
-        """Start an agent and its workers; `options` are Ray's, for where. Raises `KuakaError`, and none is left."""
-        common = {**options, "num_cpus": 0, "lifetime": "detached", "namespace": NAMESPACE, "max_restarts": 0}
-        name = place.name
-        agent: Any = ray.remote(AgentShell)
-        worker: Any = ray.remote(WorkerShell)
-        actor = agent.options(name=f"{run}/agent/{name}", max_concurrency=_MAX_CALLS, **common).remote(place, run)
-        shells = [worker.options(name=f"{run}/worker/{name}/{n}", **common).remote() for n in range(workers)]
-        handle = cls(name, actor, shells, "")
-        try:
-            handle._directory = await handle._call(actor.where.remote())
-            paths = [f"{handle._directory}/worker-{index}" for index in range(workers)]
-            await asyncio.gather(
-                *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
-            )
-            await handle._call(actor.start.remote(paths))
-        except BaseException:
-            # In order where it has begun: its directory goes, too.
-            await handle.end(_GIVE_UP_S if handle._directory else 0, kill=True)
-            raise
-        return handle
-
-    @property
-    def name(self) -> str:
-        """See `HostHandle`."""
-        return self._name
-
-    @property
-    def directory(self) -> str:
-        """See `HostHandle`."""
-        return self._directory
-
-    async def clock_ns(self) -> int:
-        """See `Host`."""
-        return int(await self._call(self._actor.clock_ns.remote()))
-
-    async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
-        """See `Host`."""
-        facts: QemuFacts = await self._call(self._actor.inspect_source.remote(vm, qmp, session_id))
-        return facts
-
-    async def takes_tickets(self, codec: CodecId) -> bool:
-        """See `Host`."""
-        return bool(await self._call(self._actor.takes_tickets.remote(codec)))
-
-    async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
-        """See `Host`."""
-        ready: DestinationReady = await self._call(self._actor.prepare_destination.remote(order))
-        return ready
-
-    async def start_source(self, order: SourceOrder, facts: QemuFacts) -> None:
-        """See `Host`."""
-        await self._call(self._actor.start_source.remote(order, facts))
-
-    async def await_source(self, session_id: str) -> SourceOutcome:
-        """See `Host`."""
-        outcome: SourceOutcome = await self._call(self._actor.await_source.remote(session_id))
-        return outcome
-
-    async def keep_destination(self, session_id: str) -> None:
-        """See `Host`."""
-        await self._call(self._actor.keep_destination.remote(session_id))
-
-    async def resume_destination(self, session_id: str) -> int:
-        """See `Host`."""
-        return int(await self._call(self._actor.resume_destination.remote(session_id)))
-
-    async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
-        """See `Host`."""
-        progress: dict[str, MigrationProgress] = await self._call(self._actor.progress.remote(session_ids))
-        return progress
-
-    async def set_rate(self, session_id: str, rate_bytes_s: int | None) -> None:
-        """See `Host`."""
-        await self._call(self._actor.set_rate.remote(session_id, rate_bytes_s))
-
-    async def raise_weight(self, session_id: str, factor: int) -> None:
-        """See `Host`."""
-        await self._call(self._actor.raise_weight.remote(session_id, factor))
-
-    async def auto_converge(self, session_id: str) -> None:
-        """See `Host`."""
-        await self._call(self._actor.auto_converge.remote(session_id))
-
-    async def fail(self, session_id: str, reason: str) -> None:
-        """See `Host`."""
-        await self._call(self._actor.fail.remote(session_id, reason))
-
-    async def cancel_source(self, session_id: str) -> None:
-        """See `Host`."""
-        await self._call(self._actor.cancel_source.remote(session_id))
-
-    async def resume_source(self, session_id: str) -> str:
-        """See `Host`."""
-        return str(await self._call(self._actor.resume_source.remote(session_id)))
-
-    async def finish_source(self, session_id: str) -> MigrationProgress:
-        """See `Host`."""
-        progress: MigrationProgress = await self._call(self._actor.finish_source.remote(session_id))
-        return progress
-
-    async def finish_destination(self, session_id: str) -> MigrationProgress:
-        """See `Host`."""
-        progress: MigrationProgress = await self._call(self._actor.finish_destination.remote(session_id))
-        return progress
-
-    async def cleanup_destination(self, cleanup: Cleanup) -> None:
-        """See `Host`."""
-        await self._call(self._actor.cleanup_destination.remote(cleanup))
-
-    async def inspect_image(self, path: str) -> ImageFacts:
-        """See `Host`."""
-        facts: ImageFacts = await self._call(self._actor.inspect_image.remote(path))
-        return facts
-
-    async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
-        """See `Host`."""
-        place: tuple[str, int] = await self._call(self._actor.prepare_image.remote(order))
-        return place
-
-    async def start_image(self, order: ImageSourceOrder) -> None:
-        """See `Host`."""
-        await self._call(self._actor.start_image.remote(order))
-
-    async def await_image(self, session_id: str) -> ImageOutcome:
-        """See `Host`."""
-        outcome: ImageOutcome = await self._call(self._actor.await_image.remote(session_id))
-        return outcome
-
-    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
-        """See `Host`."""
-        await self._call(self._actor.commit_image.remote(session_id, digest, mode))
-
-    async def abort_image(self, session_id: str) -> None:
-        """See `Host`."""
-        await self._call(self._actor.abort_image.remote(session_id))
-
-    async def recover_source(self, vm: str, qmp: str, *, paused: bool) -> str:
-        """See `Host`."""
-        return str(await self._call(self._actor.recover_source.remote(vm, qmp, paused=paused)))
-
-    async def recover_destination(self, vm: str, qmp: str) -> str:
-        """See `Host`."""
-        return str(await self._call(self._actor.recover_destination.remote(vm, qmp)))
-
-    async def remove_partial(self, path: str, session: str) -> bool:
-        """See `Host`."""
-        return bool(await self._call(self._actor.remove_partial.remote(path, session)))
-
-    async def end(self, timeout_s: float, *, kill: bool) -> None:
-        """Stop the agent in order if it answers, then have its processes ended by Ray if `kill`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._call(self._actor.stop.remote())
-        except (KuakaError, TimeoutError):
-            # Nothing in order is left to be done; the processes end below.
-            pass
-        finally:
-            if kill:
-                for actor in (self._actor, *self._workers):
-                    kill_actor(actor)
-
-    async def _call(self, reference: Awaitable[Any]) -> Any:
-        try:
-            return await reference
-        except RayTaskError as error:
-            if isinstance(error.cause, KuakaError):
-                raise error.cause from None
-            # A mistake of ours, or a host out of disk or memory: one migration's failure, not the command's.
-            problem = f"{type(error.cause).__name__}: {one_line(str(error.cause), _MAX_PROBLEM_CHARACTERS)}"
-            raise MigrationError(f"host {self._name} failed: {problem}") from None
-        except RayActorError:
-            raise MigrationError(f"a kuaka process on host {self._name} has died") from None
-        except RayError as error:
-            raise MigrationError(f"host {self._name} cannot be reached: {type(error).__name__}") from None
-
-
-def kill_actor(actor: Any) -> None:
-    """End an actor's process, if Ray still can."""
-    _unless_gone(lambda: ray.kill(actor, no_restart=True))
-
-
-def _unless_gone(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except (RayError, ValueError):
-        return
+    return transport(find_or_start(metrics_directory()))

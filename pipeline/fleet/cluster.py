@@ -20,8 +20,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
-from pipeline.fleet.agent import NAMESPACE, AgentHandle, kill_actor
-from pipeline.fleet.exporter import metrics_directory
+from pipeline.fleet.agent_handle import NAMESPACE, AgentHandle, kill_actor
+from pipeline.fleet.directories import metrics_directory
 from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.fleet.places import HostPlace
 from scheduler.actor import find_or_start

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import KuakaError
-from pipeline.fleet.agent import AgentHandle
+from pipeline.fleet.agent_handle import AgentHandle
 from pipeline.fleet.cluster import answers, end_agents, end_dead_runs, keep_alive, start_agents
 from pipeline.fleet.owner import Owner, is_alive, run_name
 from pipeline.fleet.places import HostPlace, device_choice

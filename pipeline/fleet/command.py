@@ -27,7 +27,7 @@ from pipeline.fleet.sweep import sweep
 from pipeline.wire.tls import TlsFiles
 
 if TYPE_CHECKING:
-    from pipeline.fleet.agent import AgentHandle
+    from pipeline.fleet.agent_handle import AgentHandle
 
 #: Worker processes per host unless asked otherwise.
 DEFAULT_WORKERS = 2

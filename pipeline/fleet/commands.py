@@ -12,7 +12,9 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import MigrationError, one_line
-from pipeline.fleet.spec_fields import Command
+
+#: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
+Command = tuple[str, ...] | str
 
 #: A prepare command that takes longer does not come back.
 COMMAND_TIMEOUT_S = 60.0

@@ -21,13 +21,13 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import KuakaError, UsageError
-from pipeline.fleet.agent import NAMESPACE
+from pipeline.fleet.agent_handle import NAMESPACE
 from pipeline.fleet.attempts import fleet_attempts
 from pipeline.fleet.cluster_hosts import ClusterHosts
 from pipeline.fleet.controller import Controller
+from pipeline.fleet.controller_exporter import controller_exporter
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.events import Event
-from pipeline.fleet.exporter import controller_exporter
 from pipeline.fleet.fleet_status import Accepted, FleetStatus
 from pipeline.fleet.fleets import FleetRecord
 from pipeline.fleet.journal import Journal

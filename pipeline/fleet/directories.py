@@ -5,6 +5,7 @@ write to is refused: whoever can swap a file in it could make kuaka continue the
 ($KUAKA_STATE, $KUAKA_RUNTIME) wins, then root uses the system's places, everyone else the XDG base directories.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -38,6 +39,13 @@ def runtime_directory(environ: Mapping[str, str] = os.environ, uid: int | None =
             f" {MAX_SOCKET_PATH_BYTES - 1 - MAX_SOCKET_NAME_BYTES} bytes"
         )
     return _private(path, uid, RUNTIME_VARIABLE)
+
+
+def metrics_directory() -> Path | None:
+    """Where exporters announce themselves; None where there is no state directory to be had."""
+    with contextlib.suppress(KuakaError):
+        return state_directory() / "metrics"
+    return None
 
 
 def _state_path(environ: Mapping[str, str], uid: int) -> Path:

@@ -1,8 +1,8 @@
-"""An agent's and a controller's metrics: what is collected, and the server that is scraped.
+"""A process's metrics: what is collected, and the server that is scraped. This one knows an agent's.
 
 Nothing here can fail a migration: whatever goes wrong is one line in the log, and the figures are missing. A scrape
 runs on a thread of its own. It reads a host on the host's loop, a few sessions at a time, and gives up after
-`SCRAPE_TIMEOUT_S`; a controller it does not ask at all (see `fleet_collector`).
+`SCRAPE_TIMEOUT_S`.
 
 `KUAKA_METRICS=off` turns it off, `KUAKA_METRICS_ADDRESS` and `KUAKA_METRICS_PORT` say where it is: docs/metrics.md.
 """
@@ -10,15 +10,11 @@ runs on a thread of its own. It reads a host on the host's loop, a few sessions 
 import asyncio
 import contextlib
 import logging
-import socket
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import KuakaError
-from pipeline.fleet.directories import state_directory
-from pipeline.fleet.fleet_collector import FleetWatch, Watched
+from pipeline.fleet.directories import metrics_directory
 from pipeline.fleet.host_collector import HostFigures
 from pipeline.fleet.host_statistics import HostStatistics
 from scheduler.metrics_server import MetricsPlace, MetricsServer
@@ -27,7 +23,6 @@ from scheduler.readings import Exposition, Part
 
 #: A loop that does not answer within this time is left out of a scrape.
 SCRAPE_TIMEOUT_S = 1.0
-_RETRY_S = 5.0
 #: Longer than a server that serves nobody takes.
 _STOP_TIMEOUT_S = 0.5
 
@@ -80,39 +75,13 @@ class Exporter:
 def agent_exporter(name: str, address: str, host: WatchedHost, directory: Path | None = None) -> Exporter:
     """The exporter of the host of this name, whose links arrive at `address`; to be called on its loop."""
     loop = asyncio.get_running_loop()
-    place = _place("agent", name, directory, address)
+    place = metrics_place("agent", name, directory, address)
     return Exporter(place, (HostFigures(name, lambda: _on_loop(loop, host.statistics)),))
 
 
-def controller_exporter(controller: Watched, directory: Path | None = None) -> Exporter:
-    """The exporter of a controller; to be called on its loop."""
-    watch = FleetWatch(controller, time.time_ns)
-    place = _place("controller", socket.gethostname(), directory)
-    return Exporter(place, (watch, watch.tally), (_keep_watching(watch),))
-
-
-def metrics_directory() -> Path | None:
-    """Where exporters announce themselves; None where there is no state directory to be had."""
-    with contextlib.suppress(KuakaError):
-        return state_directory() / "metrics"
-    return None
-
-
-async def _keep_watching(watch: FleetWatch) -> None:
-    """A journal that cannot be read is the controller's business; here it only means no news."""
-    begun = False
-    while True:
-        try:
-            if not begun:
-                await watch.begin()
-                begun = True
-            await watch.run()
-        except Exception as error:
-            _log.info("metrics of the controller: %s", error)
-        await asyncio.sleep(_RETRY_S)
-
-
-def _place(role: str, host: str, directory: Path | None, reachable: str = "127.0.0.1") -> MetricsPlace | None:
+def metrics_place(role: str, host: str, directory: Path | None, reachable: str = "127.0.0.1") -> MetricsPlace | None:
+    """Where a process shows its metrics; None, and the log says why, where there is no place. Announced in the state
+    directory unless another is given."""
     directory = directory or metrics_directory()
     if directory is None:
         _log.warning("no metrics of %s %s: there is no state directory to announce them in", role, host)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from pipeline.errors import DeadlineError, InterruptedMigration, KuakaError, MigrationError, SpecError
+from pipeline.fleet.commands import Command
 from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.orders import (
     DestinationOrder,
@@ -29,7 +30,6 @@ from pipeline.fleet.orders import (
 )
 from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.results import MigrationResult, Status, with_offload
-from pipeline.fleet.spec_fields import Command
 from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.compatibility import pair_problems
 from pipeline.qemu.disks import refusal, unshared_disks

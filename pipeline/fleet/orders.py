@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.codecs.codec import CodecId
-from pipeline.fleet.spec_fields import Command
+from pipeline.fleet.commands import Command
 from pipeline.memory.image_source import ImageFacts
 from pipeline.offload import OffloadCounters
 from pipeline.qemu.qmp import QemuFacts

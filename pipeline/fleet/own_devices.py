@@ -16,12 +16,12 @@ from itertools import groupby
 
 from scheduler.core.events import DeviceSample, PoolSettings
 from scheduler.core.units import AcceleratorKind
+from scheduler.devices.address import DeviceAddress
 from scheduler.devices.cost import CostModel
 from scheduler.devices.device import DeviceUnavailable
 from scheduler.devices.discovery.discover import discover
 from scheduler.devices.discovery.inventory import IdxdDevice, Inventory, Queue, usable_qat, usable_queues
 from scheduler.devices.iaa.libqpl import load as load_libqpl
-from scheduler.devices.opening import DeviceAddress
 from scheduler.devices.presets import COSTS, ENGINES
 from scheduler.devices.qat.device import QAT_SLOTS
 from scheduler.devices.qat.libqatzip import load_qatzip

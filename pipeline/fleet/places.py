@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pipeline.fleet.spec import HostSpec
 from pipeline.wire.tls import TlsFiles
+
+if TYPE_CHECKING:
+    # The agents need places, and nothing of a spec.
+    from pipeline.fleet.spec import HostSpec
 
 #: The accelerators that a host has.
 AUTO: Literal["auto"] = "auto"
@@ -25,7 +28,7 @@ class HostPlace:
     devices: DeviceChoice = None
 
 
-def device_choice(host: HostSpec) -> DeviceChoice:
+def device_choice(host: "HostSpec") -> DeviceChoice:
     """What the spec says of a host's accelerators; declared ones stand in for its own."""
     if host.emulated_devices is not None:
         return host.emulated_devices

@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from pipeline.byte_amounts import parse_bytes, parse_rate
 from pipeline.codecs.codec import codec_names
+from pipeline.fleet.commands import Command
 from pipeline.wire.handshake import MAX_CHANNELS
 
 MAX_HOSTS = 1_000
@@ -31,9 +32,6 @@ MAX_LABELS = 64
 MAX_SECONDS = 366 * 86_400
 MAX_MEMORY_BYTES = 1 << 46
 _MAX_COMMAND_CHARACTERS = 64 << 10
-
-#: A command on the destination host: a list of words run as they are, or one string for /bin/sh -c.
-Command = tuple[str, ...] | str
 
 Item = TypeVar("Item")
 

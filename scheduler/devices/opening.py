@@ -12,9 +12,9 @@ import functools
 import itertools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler.devices.address import DeviceAddress
 from scheduler.devices.device import Device, DeviceUnavailable
 from scheduler.devices.dsa.device import DsaDevice
 from scheduler.devices.dsa.peer import open_dsa_on_emulated
@@ -33,23 +33,6 @@ _STAND_INS = {"iaa": "libqpl", "qat": "libqatzip"}
 STAND_INS_VARIABLE = "KUAKA_STAND_INS"
 
 _turns = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceAddress:
-    """One pool's device as every process of its host may open it."""
-
-    #: dsa, iaa or qat.
-    kind: str
-    #: The emulated device's socket; of DSA, the nodes of its queues, of which each thread takes one; else nothing.
-    paths: tuple[str, ...]
-    #: Entries of its queues, all together.
-    slots: int
-    emulated: bool = False
-    #: Of an emulated one, its stand-in library; None: it has none.
-    stand_in: str | None = None
-    #: Where its queues are; -1: wherever.
-    numa_node: int = -1
 
 
 def open_device(address: DeviceAddress, memory_bytes: int) -> Device:

@@ -166,7 +166,7 @@ def handed_over(self):
 Recorder.handed_over = handed_over
 """
 AT_RESUME = """
-from pipeline.fleet.agent import AgentHandle
+from pipeline.fleet.agent_handle import AgentHandle
 resume = AgentHandle.resume_destination
 async def resume_destination(self, session_id):
     await resume(self, session_id)

@@ -16,7 +16,7 @@ IMAGES = 1100
 ALL_WAIT = f"""
 import asyncio
 from pipeline.errors import SpecError
-from pipeline.fleet import agent
+from pipeline.fleet import agent, agent_handle
 class Waiting(agent.AgentShell):
     waits = 0
     heard = asyncio.Event()
@@ -28,10 +28,10 @@ class Waiting(agent.AgentShell):
         if self.waits == {IMAGES}:
             self.heard.set()
         return await super().clock_ns()
-remote = agent.ray.remote
+remote = agent_handle.ray.remote
 def waiting(*what, **options):
     return remote(*(Waiting if shell is agent.AgentShell else shell for shell in what), **options)
-agent.ray.remote = waiting
+agent_handle.ray.remote = waiting
 """
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from scheduler.devices import opening
+from scheduler.devices.address import DeviceAddress
 from scheduler.devices.device import DESCRIPTOR, Device, DeviceDown, DeviceUnavailable, Operation, Status
 from scheduler.devices.dsa.device import DsaDevice
 from scheduler.devices.emulated.client import EmulatedDevice
 from scheduler.devices.iaa.device import IaaDevice
-from scheduler.devices.opening import DeviceAddress, open_device, stand_in_for, stand_ins_directory
+from scheduler.devices.opening import open_device, stand_in_for, stand_ins_directory
 from scheduler.devices.presets import COSTS, ENGINES
 from scheduler.devices.qat.device import QatDevice
 from scheduler.devices.spec_file import load_devices
