@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.batch_cpu import batch_cpu_us
+from benchmarks.bindings_batch import PAGES, EndlessCredit, packet
 from benchmarks.report import Figure, Report
 from pipeline.codecs.deflate import DeflateCodec
 from pipeline.codecs.device_access import DeviceAccess
@@ -25,38 +26,11 @@ from scheduler.devices.iaa.device import IaaDevice, open_iaa
 from scheduler.devices.iaa.emulated import load_stand_in
 from scheduler.devices.iaa.libqpl import Library
 
-_PAGES = 128
 _BOUND = 0.5
 #: Per page: one ENQCMD at the highest rate that a core was seen to have (7.3 million a second); all of submission and
 #: look where a thread of QEMU does 4.2 GB/s by libqpl.
 _LIBRARY_US = (0.14, 1.0)
 _LEARN, _REPLAY = 1, 2
-#: Half a megabyte of a program, as in docs/devices.md.
-_PROGRAM = "libcrypto.so*"
-
-
-class _Hold:
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-
-    def current(self) -> bool:
-        return True
-
-    def release(self, used_ns: int) -> None:
-        """Nothing is kept."""
-
-
-class _EndlessCredit:
-    """Costs nothing, so that the device's side alone is measured."""
-
-    def prefers_device(self) -> bool:
-        return True
-
-    def acquire(self, slots: int, cost_ns: int, timeout_ns: int) -> _Hold:
-        return _Hold(slots)
-
-    def count(self, **numbers: int) -> None:
-        """Nobody asks."""
 
 
 def run(report: Report, folder: Path, runs: int) -> None:
@@ -66,14 +40,14 @@ def run(report: Report, folder: Path, runs: int) -> None:
     except DeviceUnavailable as error:
         report.skip("IAA by libqpl", str(error))
         return
-    raw = _pages()
+    raw = packet()
     pages = [raw[place : place + PAGE_BYTES] for place in range(0, len(raw), PAGE_BYTES)]
     streams = [memoryview(compress_page(page)) for page in pages]
     cpu = DeflateCodec()
     library.handle.kuaka_stand_in_instant(_LEARN)
     encoder, decoder, device = (_open(library) for _ in range(3))
-    encode = DeviceDeflateCodec(DeviceAccess(lambda: encoder), _EndlessCredit())
-    decode = DeviceDeflateCodec(DeviceAccess(lambda: decoder), _EndlessCredit())
+    encode = DeviceDeflateCodec(DeviceAccess(lambda: encoder), EndlessCredit())
+    decode = DeviceDeflateCodec(DeviceAccess(lambda: decoder), EndlessCredit())
     jobs = _jobs()
     device.memory[: len(raw)] = np.frombuffer(raw, dtype=np.uint8)
     _once(device, jobs)
@@ -96,7 +70,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
         library.handle.kuaka_stand_in_instant(0)
         for each in (encoder, decoder, device):
             each.close()
-    report.add(f"IAA by libqpl, CPU of the caller per batch of {_PAGES} pages", (), _figures(cpu_us))
+    report.add(f"IAA by libqpl, CPU of the caller per batch of {PAGES} pages", (), _figures(cpu_us))
 
 
 def _open(library: Library) -> IaaDevice:
@@ -104,24 +78,16 @@ def _open(library: Library) -> IaaDevice:
 
 
 def _once(device: IaaDevice, jobs: "np.ndarray[tuple[int], np.dtype[np.void]]") -> bool:
-    return device.submit(Operation.COMPRESS, jobs) == _PAGES and device.wait(0)
+    return device.submit(Operation.COMPRESS, jobs) == PAGES and device.wait(0)
 
 
 def _jobs() -> "np.ndarray[tuple[int], np.dtype[np.void]]":
-    jobs = np.zeros(_PAGES, dtype=DESCRIPTOR)
-    jobs["source"] = np.arange(_PAGES) * PAGE_BYTES
+    jobs = np.zeros(PAGES, dtype=DESCRIPTOR)
+    jobs["source"] = np.arange(PAGES) * PAGE_BYTES
     jobs["source_bytes"] = PAGE_BYTES
     jobs["destination"] = DEVICE_MEMORY_BYTES // 2 + jobs["source"]
     jobs["capacity_bytes"] = PAGE_BYTES - 1
     return jobs
-
-
-def _pages() -> memoryview:
-    found = sorted(Path("/usr/lib").glob(f"*/{_PROGRAM}"))
-    size = _PAGES * PAGE_BYTES
-    if found and found[0].stat().st_size >= 3 * size:
-        return memoryview(found[0].read_bytes()[size : 2 * size])
-    return memoryview(np.random.default_rng(1).choice([b"guest", b"of", b"page"], size).tobytes()[:size])
 
 
 def _check(streams: Sequence[object], decoded: Sequence[object], raw: memoryview) -> None:
@@ -136,7 +102,7 @@ def _check(streams: Sequence[object], decoded: Sequence[object], raw: memoryview
 
 
 def _figures(cpu_us: Mapping[str, float]) -> list[Figure]:
-    least_us, most_us = (_PAGES * each for each in _LIBRARY_US)
+    least_us, most_us = (PAGES * each for each in _LIBRARY_US)
     return [
         *(Figure("iaa", what, cpu_us[name], " us") for name, what in _NAMES.items()),
         _against(

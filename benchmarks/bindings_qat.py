@@ -11,45 +11,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.batch_cpu import batch_cpu_us
+from benchmarks.bindings_batch import PAGES, EndlessCredit, packet
 from benchmarks.report import Figure, Report
 from pipeline.codecs.device_access import DeviceAccess
 from pipeline.codecs.device_qat import DEVICE_MEMORY_BYTES, DeviceQatCodec
 from pipeline.codecs.qat import QatCodec
-from pipeline.memory.pages import PAGE_BYTES
 from scheduler.devices.qat.device import open_qat
 from scheduler.devices.qat.libqatzip import QatZip, Session
 from scheduler.devices.stand_ins.build import StandInError, build
-
-_PAGES = 128
-#: Half a megabyte of a program, as in docs/devices.md.
-_PROGRAM = "libcrypto.so*"
-
-
-class _Hold:
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-
-    def current(self) -> bool:
-        return True
-
-    def release(self, used_ns: int) -> None:
-        """Nothing is kept."""
-
-
-class _EndlessCredit:
-    """Costs nothing, so that the device's side alone is measured."""
-
-    def prefers_device(self) -> bool:
-        return True
-
-    def acquire(self, slots: int, cost_ns: int, timeout_ns: int) -> _Hold:
-        return _Hold(slots)
-
-    def count(self, **numbers: int) -> None:
-        """Nobody asks."""
 
 
 class _InstantQatZip(QatZip):
@@ -98,14 +68,14 @@ def run(report: Report, folder: Path, runs: int) -> None:
     except StandInError as error:
         report.skip("QAT by QATzip", str(error))
         return
-    raw, cpu = _packet(), QatCodec()
+    raw, cpu = packet(), QatCodec()
     (made,) = cpu.encode(raw)
     if made is None:
         raise AssertionError("the packet does not shrink")
     stream = memoryview(made)
     encoder, decoder = (open_qat(DEVICE_MEMORY_BYTES, library=library) for _ in range(2))
-    encode = DeviceQatCodec(DeviceAccess(lambda: encoder), _EndlessCredit())
-    decode = DeviceQatCodec(DeviceAccess(lambda: decoder), _EndlessCredit())
+    encode = DeviceQatCodec(DeviceAccess(lambda: encoder), EndlessCredit())
+    decode = DeviceQatCodec(DeviceAccess(lambda: decoder), EndlessCredit())
     try:
         for _ in range(2):
             (again,) = encode.encode(raw)
@@ -124,15 +94,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
     finally:
         encoder.close()
         decoder.close()
-    report.add(f"QAT by QATzip, CPU of the process per packet of {_PAGES} pages", (), _figures(cpu_us))
-
-
-def _packet() -> memoryview:
-    found = sorted(Path("/usr/lib").glob(f"*/{_PROGRAM}"))
-    size = _PAGES * PAGE_BYTES
-    if found and found[0].stat().st_size >= 3 * size:
-        return memoryview(found[0].read_bytes()[size : 2 * size])
-    return memoryview(np.random.default_rng(1).choice([b"guest", b"of", b"page"], size).tobytes()[:size])
+    report.add(f"QAT by QATzip, CPU of the process per packet of {PAGES} pages", (), _figures(cpu_us))
 
 
 def _figures(cpu_us: Mapping[str, float]) -> list[Figure]:
