@@ -300,7 +300,8 @@ class Controller:
             await self._changed.wait()
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), max(0.0, (left_ns - now_ns) / 1e9))
+            async with asyncio.timeout((left_ns - now_ns) / 1e9):
+                await self._changed.wait()
 
     def _command(self, fleet_id: str, vm: str | None, kind: CommandKind, value: int | None, why: str) -> None:
         fleet, name = self._known(fleet_id, vm)

@@ -201,6 +201,7 @@ class Driver:
 
     async def _host(self, spec: Mapping[str, Any], name: str) -> FleetHost:
         try:
-            return await asyncio.wait_for(self._hosts.host(spec, name), self._settings.host_s)
+            async with asyncio.timeout(self._settings.host_s):
+                return await self._hosts.host(spec, name)
         except TimeoutError:
             raise KuakaError(f"host {name} did not answer within {self._settings.host_s:g} s") from None

@@ -42,7 +42,8 @@ class Watch:
         found: dict[str, MigrationProgress] = {}
         with contextlib.suppress(KuakaError, TimeoutError):
             sessions = [running.attempt.session for _, running in runs]
-            found = await asyncio.wait_for(source.progress(sessions), self._settings.progress_s)
+            async with asyncio.timeout(self._settings.progress_s):
+                found = await source.progress(sessions)
         for case, running in runs:
             self._see(case, running, found.get(running.attempt.session))
         await asyncio.gather(*(self._steer(case, running) for case, running in runs))
@@ -122,7 +123,8 @@ class Watch:
 
     async def _try(self, case: Case, what: str, effect: Awaitable[None]) -> None:
         try:
-            await asyncio.wait_for(effect, self._settings.steer_s)
+            async with asyncio.timeout(self._settings.steer_s):
+                await effect
         except KuakaError as error:
             what = f"{what}: refused: {error}"
         except TimeoutError:

@@ -38,7 +38,7 @@ MOVED = {
     "vm-4": State.SUCCEEDED,
 }
 #: Points and turns of the small story when nobody dies.
-POINTS, TURNS = 266, 396
+POINTS, TURNS = 266, 333
 
 
 def small_story(*crashes: CrashPlan, gap_s: float = 1.0, **changed: Any) -> Story:
