@@ -37,6 +37,7 @@ _PIPE_COLUMNS = 200
 #: Rows of a live table that no terminal bounds, and what a terminal has besides them.
 _MOST_ROWS = 40
 _FRAME_ROWS = 7
+_POOLS_FRAME_ROWS = 5
 #: A controller that died is back within this time; until then it does not answer.
 _PATIENCE_S = 60.0
 
@@ -144,7 +145,10 @@ class _News:
 
 
 def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) -> None:
-    rates = Rates()
+    # Only now: it imports Ray, which reads its environment then.
+    from pipeline.fleet.cluster_pools import ClusterPools
+
+    rates, cluster_pools = Rates(), ClusterPools()
     silent_since_s: float | None = None
     with (
         Live(console=_console(), refresh_per_second=4, transient=False) as live,
@@ -163,15 +167,19 @@ def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) 
                 live.update(Text(str(error)))
             else:
                 silent_since_s = None
-                live.update(view(fleets, rates.look(time.monotonic(), fleets), rows or _fitting(live.console)))
+                now_s = time.monotonic()
+                pools = cluster_pools.look(now_s)
+                most_rows = rows or _fitting(live.console, with_pools=bool(pools))
+                live.update(view(fleets, rates.look(now_s, fleets), most_rows, pools))
                 if all(each.state is FleetState.FINISHED for each in fleets):
                     return
             time.sleep(_LOOK_S)
 
 
-def _fitting(console: Console) -> int:
+def _fitting(console: Console, *, with_pools: bool) -> int:
     """As many rows as a terminal has room for, and what a pipe gets."""
-    return max(1, console.height - _FRAME_ROWS) if console.is_terminal else _MOST_ROWS
+    frame_rows = _FRAME_ROWS + (_POOLS_FRAME_ROWS if with_pools else 0)
+    return max(1, console.height - frame_rows) if console.is_terminal else _MOST_ROWS
 
 
 def _table(fleets: Sequence[FleetStatus]) -> Table:

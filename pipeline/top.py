@@ -1,4 +1,4 @@
-"""`kuaka top`, what `status --watch` shows: a summary, and a bar for each machine that something happens to.
+"""`kuaka top`, what `status --watch` shows: a summary, a bar for each machine that something happens to, and the pools.
 
 A view is a function of the last look at the controller and of `Rates`, which compares it with the looks before. What is
 under way comes first, then what waits, what failed, and what has ended; only so many rows are shown as fit.
@@ -18,10 +18,14 @@ from pipeline.byte_amounts import show_bytes
 from pipeline.errors import one_line
 from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
 from pipeline.fleet.lifecycle import FINAL, UNDER_WAY, State
+from pipeline.top_pools import pools_table
+from scheduler.core.statistics import PoolStatistics
 
 #: A rate is that of this long a time, or it would jump with every look.
 _RATE_WINDOW_S = 3.0
 _BAR_COLUMNS = 20
+#: Of all rows, pools have one in so many at most.
+_POOLS_PART = 4
 _WAITING = (State.PENDING, State.PAUSED)
 _COLOURS = {State.FAILED: "red", State.CANCELLED: "magenta", State.SUCCEEDED: "green", State.PENDING: "yellow"}
 
@@ -55,9 +59,13 @@ class Rates:
         return rates
 
 
-def view(fleets: Sequence[FleetStatus], rates: dict[_Key, float], most_rows: int) -> Group:
-    """The screen: a summary line and at most `most_rows` machines."""
-    return Group(Text(summary(fleets, rates)), _table(fleets, rates, most_rows))
+def view(
+    fleets: Sequence[FleetStatus], rates: dict[_Key, float], most_rows: int, pools: Sequence[PoolStatistics] = ()
+) -> Group:
+    """The screen: a summary line and at most `most_rows` machines and pools; of these, pools get a quarter."""
+    pool_rows = min(len(pools), max(1, most_rows // _POOLS_PART))
+    machines = _table(fleets, rates, max(1, most_rows - pool_rows))
+    return Group(Text(summary(fleets, rates)), machines, *([pools_table(pools, pool_rows)] if pools else []))
 
 
 def summary(fleets: Sequence[FleetStatus], rates: dict[_Key, float]) -> str:

@@ -17,6 +17,7 @@ from tests.fleet.kuaka_command import KuakaCommand, processes
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 MIB = 1 << 20
+DEVICES = Path(__file__).parents[2] / "examples" / "devices"
 ENDED = {"Succeeded", "Failed", "Cancelled"}
 
 
@@ -40,7 +41,7 @@ class Fleet:
             }
             for number in range(images)
         ]
-        spec = {"codec": "none", "channels": 1, **settings, "hosts": [{"name": "a"}, {"name": "b"}]}
+        spec = {"codec": "none", "channels": 1, "hosts": [{"name": "a"}, {"name": "b"}], **settings}
         fields = {"apiVersion": "kuaka/v1", "kind": "Fleet", "metadata": {"name": self.id}}
         self.spec = self.folder / "fleet.yaml"
         self.spec.write_text(yaml.safe_dump({**fields, "spec": {**spec, "virtualMachines": machines}}))
@@ -108,13 +109,17 @@ def test_fleet_ends_well_under_its_limits_though_its_controller_is_killed(cluste
 
 @pytest.mark.long
 def test_a_fleet_is_watched_and_reported_while_it_moves_and_when_it_has_ended(cluster: tuple[str, Path]) -> None:
-    fleet = Fleet(cluster, 2, 12 * MIB, parallelMigrationsPerCluster=1, bandwidthPerMigration="8MB")
+    hosts = [{"name": name, "emulatedDevices": str(DEVICES / "iaa-small.yaml")} for name in "ab"]
+    limits = {"parallelMigrationsPerCluster": 1, "bandwidthPerMigration": "8MB"}
+    fleet = Fleet(cluster, 2, 12 * MIB, codec="deflate", hosts=hosts, **limits)
     fleet.submit()
     under_way = fleet.done("report", fleet.id, "-o", "-").stdout
     assert "not finished" in under_way
-    watched = fleet.done("top", fleet.id, "--rows", "1").stdout
+    watched = fleet.done("top", fleet.id, "--rows", "2").stdout
     assert "1 fleet (0 active), 0 running, 0 waiting, 0 failed, 2 of 2 ended" in watched
-    assert "and 1 more" in watched
+    # A row for a machine, and one for a pool of the two.
+    assert watched.count("and 1 more") == 2
+    assert re.search(r"^ *[ab]/iaa/0 .* \d+/\d+ ", watched, re.MULTILINE)
     pages = [fleet.folder / "asked.html", fleet.folder / "read.html"]
     fleet.done("report", fleet.id, "-o", str(pages[0]))
     # Without its controller the journal is enough.
