@@ -26,6 +26,7 @@ from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
 from pipeline.fleet.joined import joined_controller
 from pipeline.fleet.lifecycle import FINAL, State
+from pipeline.fleet.pool_looks import PoolLooks
 from pipeline.show import say, show_results
 from pipeline.top import Rates, moved, view
 
@@ -146,9 +147,9 @@ class _News:
 
 def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) -> None:
     # Only now: it imports Ray, which reads its environment then.
-    from pipeline.fleet.cluster_pools import ClusterPools
+    from pipeline.fleet.cluster import ask_scheduler
 
-    rates, cluster_pools = Rates(), ClusterPools()
+    rates, pool_looks = Rates(), PoolLooks(ask_scheduler)
     silent_since_s: float | None = None
     with (
         Live(console=_console(), refresh_per_second=4, transient=False) as live,
@@ -168,7 +169,7 @@ def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) 
             else:
                 silent_since_s = None
                 now_s = time.monotonic()
-                pools = cluster_pools.look(now_s)
+                pools = pool_looks.look(now_s)
                 most_rows = rows or _fitting(live.console, with_pools=bool(pools))
                 live.update(view(fleets, rates.look(now_s, fleets), most_rows, pools))
                 if all(each.state is FleetState.FINISHED for each in fleets):

@@ -11,6 +11,7 @@ import io
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,11 @@ from pipeline.fleet.agent_handle import NAMESPACE, AgentHandle, kill_actor
 from pipeline.fleet.directories import metrics_directory
 from pipeline.fleet.owner import Owner, owner_of_run
 from pipeline.fleet.places import HostPlace
+from scheduler.actor import ACTOR_NAME as SCHEDULER_NAME
+from scheduler.actor import NAMESPACE as SCHEDULER_NAMESPACE
 from scheduler.actor import find_or_start
 from scheduler.metrics_server import remove_stale
+from scheduler.service import ServiceStatistics
 
 #: The least that Ray takes.
 _OBJECT_STORE_BYTES = 76 << 20
@@ -112,6 +116,16 @@ async def share_accelerators(tenant: str, weight: int | None) -> None:
         call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
         async with asyncio.timeout(_END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S):
             await call
+
+
+def ask_scheduler() -> Future[ServiceStatistics] | None:
+    """What the cluster's scheduler has seen, once its answer has come; None where there is no scheduler."""
+    try:
+        actor: Any = ray.get_actor(SCHEDULER_NAME, namespace=SCHEDULER_NAMESPACE)
+        answer: Future[ServiceStatistics] = actor.statistics.remote().future()
+    except (ValueError, RayError):
+        return None
+    return answer
 
 
 async def end_agents(handles: list[AgentHandle], *, kill: bool = True) -> None:

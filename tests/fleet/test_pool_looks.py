@@ -4,17 +4,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from ray.exceptions import RayActorError
-
-from pipeline.fleet.cluster_pools import STALE_S, ClusterPools
+from pipeline.fleet.pool_looks import STALE_S, Answer, PoolLooks
 from scheduler.core.events import PoolSettings
 from scheduler.core.machine import Scheduler
 from scheduler.core.units import AcceleratorKind
 from scheduler.service import SchedulerService, ServiceStatistics
 from scheduler.ticks import OpenPool, Tick
 from tests.scheduler.epoch_memory import Clock, EpochMemory
-
-Answer = Future[ServiceStatistics]
 
 
 def snapshot() -> ServiceStatistics:
@@ -42,13 +38,13 @@ class Asked:
         return self._answers.pop(0)
 
 
-def names(pools: ClusterPools, now_s: float) -> list[str]:
+def names(pools: PoolLooks, now_s: float) -> list[str]:
     return [pool.pool for pool in pools.look(now_s)]
 
 
 def test_the_scheduler_is_asked_once_a_second_however_often_somebody_looks() -> None:
     asked = Asked([answered(snapshot())] * 3)
-    pools = ClusterPools(asked)
+    pools = PoolLooks(asked)
     for quarter in range(9):
         assert names(pools, 100 + quarter / 4) == ["run/a/iaa/0"]
     assert asked.count == 3
@@ -57,7 +53,7 @@ def test_the_scheduler_is_asked_once_a_second_however_often_somebody_looks() -> 
 def test_an_answer_that_is_late_is_not_waited_for_nor_asked_for_again() -> None:
     late: Answer = Future()
     asked = Asked([answered(snapshot()), late])
-    pools = ClusterPools(asked)
+    pools = PoolLooks(asked)
     names(pools, 100)
     # What was known holds for a while.
     assert names(pools, 102) == ["run/a/iaa/0"]
@@ -69,12 +65,12 @@ def test_an_answer_that_is_late_is_not_waited_for_nor_asked_for_again() -> None:
 
 def test_a_scheduler_that_is_missing_or_dies_has_no_pools_until_there_is_one_again() -> None:
     died: Answer = Future()
-    died.set_exception(RayActorError())
-    pools = ClusterPools(Asked([None, answered(snapshot()), died, answered(snapshot())]))
+    died.set_exception(RuntimeError("it died"))
+    pools = PoolLooks(Asked([None, answered(snapshot()), died, answered(snapshot())]))
     assert [names(pools, second) for second in range(100, 104)] == [[], ["run/a/iaa/0"], [], ["run/a/iaa/0"]]
 
 
 def test_pools_of_hosts_that_are_gone_are_not_shown() -> None:
     found = snapshot()
     gone = replace(found, host_names=frozenset())
-    assert names(ClusterPools(Asked([answered(gone)])), 100) == []
+    assert names(PoolLooks(Asked([answered(gone)])), 100) == []
