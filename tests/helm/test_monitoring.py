@@ -1,5 +1,6 @@
 """What Prometheus and Grafana get: the chart's files, and every port with metrics."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_prometheus_selects_by_the_labels_that_are_asked_for(rendered: Mapping[s
     for kind in ("PodMonitor", "PrometheusRule"):
         (manifest,) = of_kind(rendered["full"], kind)
         assert manifest["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_targets_have_the_job_that_the_rules_ask_for_whatever_the_release_is_called(
+    rendered: Mapping[str, list[Manifest]],
+) -> None:
+    (monitor,) = of_kind(rendered["full"], "PodMonitor")
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "kuaka"}]
+    rules = (CHART / "files/rules.yaml").read_text()
+    assert set(re.findall('job="(.*?)"', rules)) == {"kuaka"}
+    # `ray.io/node-type`, as Prometheus writes it.
+    assert "ray_io_node_type=" in rules
+    assert "ray.io/node-type" in monitor["spec"]["podTargetLabels"]
 
 
 def test_the_rules_are_those_of_the_charts_files(rendered: Mapping[str, list[Manifest]]) -> None:
