@@ -192,7 +192,11 @@ MIGRATED_WIRE_BYTES = counter("kuaka_migrated_wire_bytes_total", "The same on th
 
 FLEETS = gauge("kuaka_fleets", "Fleets by state: Active, Paused.", ("state",))
 FLEET_MIGRATIONS = gauge("kuaka_fleet_migrations", "Migrations of a fleet.", _FLEET)
-FLEET_BYTES = gauge("kuaka_fleet_data_bytes", "Guest memory of a fleet, as its spec or its hosts say.", _FLEET)
+FLEET_BYTES = gauge(
+    "kuaka_fleet_data_bytes",
+    "Guest memory of a fleet, as hosts or the spec say; a machine of which neither speaks counts as the others do.",
+    _FLEET,
+)
 FLEET_MOVED = gauge(
     "kuaka_fleet_data_moved_bytes",
     "Of that, memory of migrations that have ended and the part done of those that run.",

@@ -56,6 +56,13 @@ class Case:
     #: Why it does not go on, where that is no event.
     waiting: str = ""
     running: Running | None = None
+    #: Its memory as its host has said, in whichever attempt; 0 before.
+    said_bytes: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Its memory as its host has said, else as its spec says or a plan assumes."""
+        return self.said_bytes or self.order.request.memory_bytes
 
     @property
     def id(self) -> str:

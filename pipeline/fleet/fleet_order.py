@@ -35,6 +35,8 @@ class VmOrder:
     #: whatever fleets they are of.
     endpoints: frozenset[str]
     rules: MigrationRules = field(default_factory=MigrationRules)
+    #: Whether the spec says how much memory it has, or that is assumed.
+    memory_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,11 +45,12 @@ def fields_of(spec: Spec) -> dict[str, Any]:
 
 
 def _order(fleet_id: str, spec: Spec, vm: VirtualMachine, number: int) -> VmOrder:
-    memory_bytes = size_of(vm, {}, Assumptions()).memory_bytes
-    request = request_of(spec, vm, memory_bytes, number, fleet=fleet_id)
+    size = size_of(vm, {}, Assumptions())
+    request = request_of(spec, vm, size.memory_bytes, number, fleet=fleet_id)
     ends = (vm.source.qmp, vm.destination.qmp) if isinstance(vm, QemuVm) else (vm.source.path, vm.destination.path)
     endpoints = frozenset((f"{vm.source.host}:{ends[0]}", f"{vm.destination.host}:{ends[1]}"))
-    return VmOrder(vm.name, vm.kind, request, endpoints, _rules(resolve(spec, vm)))
+    known = size.known_by != "assumed"
+    return VmOrder(vm.name, vm.kind, request, endpoints, _rules(resolve(spec, vm)), known)
 
 
 def _rules(settings: VmSettings) -> MigrationRules:

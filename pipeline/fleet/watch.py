@@ -58,6 +58,7 @@ class Watch:
         if progress is None:
             return
         running.progress = progress
+        case.said_bytes = progress.total_bytes or case.said_bytes
         if progress.counters.pages > running.pages:
             running.pages = progress.counters.pages
             running.moved_ns = now_ns
@@ -94,19 +95,15 @@ class Watch:
         return case.order.rules.timeouts.overdue(
             elapsed_ns=running.looked_ns - running.began_ns,
             silent_ns=running.looked_ns - running.moved_ns,
-            memory_bytes=self._memory_bytes(case, running),
+            memory_bytes=case.memory_bytes,
         )
 
     def _help(self, case: Case, running: Running) -> Help | None:
         if case.paused:
             return None
         since_help_ns = running.looked_ns - running.helped_ns
-        course = Course(running.pages * PAGE_BYTES, self._memory_bytes(case, running), running.tried, since_help_ns)
+        course = Course(running.pages * PAGE_BYTES, case.memory_bytes, running.tried, since_help_ns)
         return next_help(course, case.order.rules.convergence)
-
-    def _memory_bytes(self, case: Case, running: Running) -> int:
-        said = 0 if running.progress is None else running.progress.total_bytes
-        return said or case.order.request.memory_bytes
 
     async def _give(self, step: Help, case: Case, running: Running) -> None:
         running.tried.add(step)
