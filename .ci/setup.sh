@@ -49,6 +49,21 @@ missing_packages() {
     venv_is_ours || usable_python >/dev/null || echo python3 python3-venv
 }
 
+# Debian starts a server that it installs, and does so at every boot; of Prometheus only the programs are wanted. One that
+# somebody installed before is left alone.
+install_no_server() { # the command that installs
+    if [[ " $missing " != *" prometheus "* ]] || [ ! -d /run/systemd/system ]; then
+        "$@"
+        return
+    fi
+    local status=0
+    systemctl -q mask --runtime prometheus || true
+    "$@" || status=$?
+    systemctl -q unmask --runtime prometheus || true
+    systemctl -q disable prometheus || true
+    return "$status"
+}
+
 install_debian_packages() {
     local missing log=.cache/setup-apt.log
     local -a apt_get=(apt-get -q -o DPkg::Lock::Timeout=120 -o Acquire::Retries=2 -o Acquire::http::Timeout=30)
@@ -60,7 +75,7 @@ install_debian_packages() {
         # (descriptor 9) is closed lest a service that a package starts keep it.
         DEBIAN_FRONTEND=noninteractive "${apt_get[@]}" update </dev/null >"$log" 2>&1 9>&- || true
         # shellcheck disable=SC2086
-        DEBIAN_FRONTEND=noninteractive "${apt_get[@]}" install -y --no-install-recommends $missing \
+        DEBIAN_FRONTEND=noninteractive install_no_server "${apt_get[@]}" install -y --no-install-recommends $missing \
             </dev/null >>"$log" 2>&1 9>&- || tail -n 5 "$log" >&2
         missing=$(missing_packages | sort | xargs)
     fi
