@@ -13,8 +13,7 @@ from scheduler.core.units import Phase, ServiceClass
 if TYPE_CHECKING:
     from scheduler.core.fair import Entry, FairQueue, Tenant
 
-
-_PLAIN = (Phase.PRECOPY, Phase.BACKGROUND)
+_UNHURRIED = (Phase.PRECOPY, Phase.BACKGROUND)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +49,7 @@ class Flow:
     judged_used_ns: int = 0
     judged_unused_ns: int = 0
 
-    #: What its share is worth, as of the pool's `_values`.
+    #: What its share is worth; see `shares`.
     valued: int = 0
     share_ns_s: int = 0
     worth: int = 0
@@ -117,6 +116,11 @@ class Flow:
         return self.queue.service_class
 
     @property
+    def unhurried(self) -> bool:
+        """Whether its queue alone decides its class: no deadline, no standstill."""
+        return self.deadline_ns is None and self.phase in _UNHURRIED
+
+    @property
     def plain(self) -> bool:
-        """Whether nothing but its weight decides when it is served: no deadline, no standstill, no cap."""
-        return self.deadline_ns is None and not self.cap_ns_s and self.phase in _PLAIN
+        """Whether nothing but its weight decides when it is served: nothing hurries it, no cap holds it back."""
+        return not self.cap_ns_s and self.unhurried

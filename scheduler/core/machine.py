@@ -20,6 +20,7 @@ I8   the clock is set: only one monotonic clock is read here, and only durations
 from collections import Counter
 from collections.abc import Iterable
 
+from scheduler.core.counts import LeaseNumbers
 from scheduler.core.effects import Alarm, Effect, EpochBegan, Fenced, Reason, TicketDenied
 from scheduler.core.events import (
     DeviceSample,
@@ -37,8 +38,9 @@ from scheduler.core.events import (
     TicketClosed,
     TicketRequested,
 )
+from scheduler.core.invariants import check_pool
 from scheduler.core.leases import life_ns
-from scheduler.core.pool import LeaseNumbers, PoolScheduler
+from scheduler.core.pool import PoolScheduler
 from scheduler.core.snapshot import pool_statistics
 from scheduler.core.statistics import Statistics
 
@@ -100,7 +102,7 @@ class Scheduler:
     def validate(self) -> None:
         """Raise AssertionError, with the facts, if an invariant does not hold."""
         for pool in self.pools.values():
-            pool.validate()
+            check_pool(pool)
 
     def statistics(self) -> Statistics:
         """A snapshot, as of the last event."""
@@ -135,7 +137,7 @@ class Scheduler:
         for pool in touched.values():
             effects += self._run(pool, now_ns)
             overloaded = pool.delay.overloaded
-            effects.append(pool.backpressure(event.host, stop_admission=overloaded))
+            effects.append(pool.answers.backpressure(event.host, stop_admission=overloaded))
         self._answered[event.host] = (event.sequence, effects)
         return effects
 
@@ -146,7 +148,7 @@ class Scheduler:
             return Reason.UNKNOWN_FLOW
         if epoch == self.epoch or not report.lease:
             if flow.adopted:
-                pool.confirm(flow, presented=report.lease > 0)
+                pool.leases.confirm(flow, presented=report.lease > 0)
             return pool.report(report, now_ns)
         if epoch < self.epoch and self.may_adopt(pool, now_ns):
             return pool.adopt(report, now_ns)
@@ -161,7 +163,7 @@ class Scheduler:
 
     def _sample(self, pool: PoolScheduler, sample: DeviceSample, now_ns: int) -> Iterable[Effect]:
         pool.take_sample(sample, now_ns)
-        if pool.over_occupied:
+        if pool.watch.over_occupied:
             yield Alarm(pool.settings.pool, f"{sample.occupancy} descriptors in the device, fewer are leased")
 
     # Flows, tickets, pools, tenants
@@ -225,7 +227,7 @@ class Scheduler:
         if isinstance(event, TenantSet):
             self._weights[event.tenant] = event.weight
             for pool in self.pools.values():
-                pool.set_weight(event.tenant, event.weight)
+                pool.shares.set_weight(event.tenant, event.weight)
             return []
         self._weights.pop(event.tenant, None)
         theirs = [key for key, tenant in self._tenants_of.items() if tenant == event.tenant]
@@ -233,7 +235,7 @@ class Scheduler:
         for pool_name, flow in theirs:
             effects += self._close_flow(FlowClosed(flow, pool_name), now_ns)
         for pool in self.pools.values():
-            pool.set_weight(event.tenant, DEFAULT_WEIGHT)
+            pool.shares.set_weight(event.tenant, DEFAULT_WEIGHT)
         return effects
 
     @staticmethod

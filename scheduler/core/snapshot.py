@@ -10,7 +10,8 @@ from scheduler.core.statistics import ControlStatistics, FlowStatistics, PoolSta
 
 def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
     """Taken on request; O(flows)."""
-    counts, book, queues = pool.counts, pool.book, (pool.bulk, pool.background)
+    counts, book, queues = pool.counts, pool.book, pool.shares.queues
+    watch, slots = pool.watch, pool.slots
     return PoolStatistics(
         pool=pool.settings.pool,
         host=pool.settings.host,
@@ -19,14 +20,14 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
         up=pool.up,
         learning=pool.learning(now_ns),
         control=ControlStatistics(
-            pool.control.state, pool.control.flow_permille, pool.over_occupied, pool.control.last
+            watch.control.state, watch.control.flow_permille, watch.over_occupied, watch.control.last
         ),
-        capacity_slots=pool.usable_slots,
-        leased_slots=pool.general_counted,
+        capacity_slots=pool.capacity.usable_slots,
+        leased_slots=slots.general_counted,
         critical_slots=pool.settings.critical_slots,
-        critical_leased_slots=pool.reserve_counted,
+        critical_leased_slots=slots.reserve_counted,
         ticket_slots=book.taken,
-        outstanding_ns=pool.outstanding_ns,
+        outstanding_ns=pool.ledger.outstanding_ns,
         granted_ns=counts.granted_ns,
         used_ns=counts.used_ns,
         grants=counts.grants,
@@ -36,15 +37,15 @@ def pool_statistics(pool: PoolScheduler, now_ns: int) -> PoolStatistics:
         fences=counts.fences,
         wait_ns=counts.wait_ns,
         busy_retries=counts.busy_retries,
-        expected_wait_ns=pool.bulk_wait_ns,
+        expected_wait_ns=pool.answers.bulk_wait_ns,
         reservation_lateness_ns=_lateness_ns(pool, now_ns),
-        starvation_gap_ns={queue.service_class: pool.gaps_ns[queue.service_class] for queue in queues},
+        starvation_gap_ns={queue.service_class: pool.turns.gaps_ns[queue.service_class] for queue in queues},
         current_gap_ns={queue.service_class: _gap_ns(queue, now_ns) for queue in queues},
         fair_lag_ns=_lag_ns(pool),
         virtual_time={queue.service_class: queue.virtual for queue in queues},
         waiting=pool.waiting,
-        rate_permille=pool.rate_permille,
-        unexplained_ns=pool.unexplained_ns,
+        rate_permille=pool.capacity.rate_permille,
+        unexplained_ns=watch.unexplained_ns,
         tickets=len(book.tickets),
         tickets_issued=book.issued,
         tickets_denied=book.denied,
@@ -58,7 +59,7 @@ def _tenants(pool: PoolScheduler) -> tuple[TenantStatistics, ...]:
     flows = Counter(flow.tenant.name for flow in pool.flows.values())
     used_ns: Counter[str] = Counter()
     weights: dict[str, int] = {}
-    for tenant in pool.tenants:
+    for tenant in pool.shares.tenants:
         used_ns[tenant.name] += tenant.used_ns
         weights[tenant.name] = tenant.weight
     return tuple(TenantStatistics(name, weight, flows[name], used_ns[name]) for name, weight in weights.items())

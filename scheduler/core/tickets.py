@@ -54,8 +54,11 @@ class TicketBook:
     @classmethod
     def of(cls, settings: PoolSettings) -> Self:
         """The empty book of a pool."""
-        slots = settings.critical_slots
-        return cls(slots, settings.engines * slots * PERMILLE // settings.slots)
+        return cls(settings.critical_slots, reserve_permille(settings))
+
+    def apply(self, settings: PoolSettings) -> None:
+        """The pool has other settings; the tickets stay."""
+        self.slots, self.rate_permille = settings.critical_slots, reserve_permille(settings)
 
     @property
     def taken(self) -> int:
@@ -92,3 +95,8 @@ class TicketBook:
         for flow in over:
             del self.tickets[flow]
         self.missed += len(over)
+
+
+def reserve_permille(settings: PoolSettings) -> int:
+    """What the critical reserve gets of a pool: device-ns per 1000 ns."""
+    return settings.engines * settings.critical_slots * PERMILLE // settings.slots

@@ -284,7 +284,7 @@ class World:
         pool = self.scheduler.pools.get(self.settings.pool)
         if pool is not None:
             marks.add(self.clock.when(pool.learning_until_ns))
-            for flow in [*pool.flows.values(), *pool.closing.values()]:
+            for flow in [*pool.flows.values(), *pool.leases.closing.values()]:
                 marks |= {self.clock.when(flow.expires_ns), self.clock.when(flow.cap_tag_ns)}
             marks |= {self.clock.when(ticket.expires_ns) for ticket in pool.book.tickets.values()}
         near = {mark + step for mark in marks for step in (-1, 0, 1)}

@@ -85,11 +85,11 @@ class NaivePolicy:
                 continue
             floor = self.pool.settings.bulk_floor
             floor = floor if service_class is ServiceClass.BULK else self.pool.settings.background_floor
-            bound_ns = self.pool.lease_cost_ns * PERMILLE // floor + 2 * self.pool.lease_cost_ns
+            bound_ns = self.pool.capacity.lease_cost_ns * PERMILLE // floor + 2 * self.pool.capacity.lease_cost_ns
             assert self._gap_ns[service_class] <= bound_ns, f"{service_class.name} starves"
 
     def _granted(self, flow: Flow, cost_ns: int, now_ns: int) -> None:
-        assert 0 < cost_ns <= self.pool.lease_cost_ns, f"{flow.name} was granted {cost_ns}"
+        assert 0 < cost_ns <= self.pool.capacity.lease_cost_ns, f"{flow.name} was granted {cost_ns}"
         for service_class in self._gap_ns:
             if flow.service_class is service_class or not any(not other.cap_ns_s for other in self._of(service_class)):
                 self._gap_ns[service_class] = 0
@@ -105,7 +105,7 @@ class NaivePolicy:
             bucket = self._buckets.setdefault(flow, Bucket())
             left_ns = bucket.level_ns - (now_ns - bucket.at_ns) * flow.cap_ns_s // NS_PER_S
             bucket.level_ns, bucket.at_ns = max(0, left_ns) + cost_ns, now_ns
-            assert bucket.level_ns <= self.pool.lease_cost_ns + _ROUNDING_NS, f"{flow.name} is beyond its cap"
+            assert bucket.level_ns <= self.pool.capacity.lease_cost_ns + _ROUNDING_NS, f"{flow.name} is beyond its cap"
 
     def conserved(self) -> None:
         """After a report: nobody waits who could be served, unless it is for slots."""
@@ -113,7 +113,7 @@ class NaivePolicy:
         waiting = [flow for service_class in ServiceClass for flow in self._of(service_class)]
         if pool.up and not self._learning() and all(flow.window or flow.reserve_window for flow in waiting):
             uncapped = [flow.name for flow in waiting if not flow.cap_ns_s]
-            full = pool.outstanding_ns >= pool.settings.horizon_ns * pool.rate_ns_s // NS_PER_S
+            full = pool.ledger.outstanding_ns >= pool.settings.horizon_ns * pool.capacity.rate_ns_s // NS_PER_S
             assert full or not uncapped, f"{uncapped[0]} waits for nothing"
 
     def settle(self) -> None:
@@ -125,7 +125,7 @@ class NaivePolicy:
         # Work that was given back, or done without a grant, begins an interval anew.
         changed = {flow for flow in flows if flow.granted_ns != self._expected_ns.get(flow)}
         self._expected_ns = {flow: flow.granted_ns for flow in flows}
-        lease_ns = self.pool.lease_cost_ns
+        lease_ns = self.pool.capacity.lease_cost_ns
         pairs = {}
         for number, one in enumerate(plain):
             for other in plain[number + 1 :]:

@@ -122,7 +122,7 @@ def test_work_that_the_device_saw_is_not_given_back_as_undone() -> None:
     machine.want(F0, 0)
     machine.exchange(F0)
     assert not flow.lease
-    lease_ns = machine.world.scheduler.pools[POOL.pool].lease_cost_ns
+    lease_ns = machine.world.scheduler.pools[POOL.pool].capacity.lease_cost_ns
     assert work_ns > lease_ns
     assert flow.finish >= paid - lease_ns * SCALE // flow.weight
 

@@ -8,14 +8,19 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.core import capacity as capacity_module
 from scheduler.core import pool as pool_module
-from scheduler.core.effects import Granted, Lease, Reason, TicketGranted
+from scheduler.core.answers import Answers
+from scheduler.core.effects import Granted, Reason, TicketGranted
 from scheduler.core.events import FlowReport
 from scheduler.core.fair import FairQueue
 from scheduler.core.floors import Floors
 from scheduler.core.flow import Flow
 from scheduler.core.leases import life_ns
 from scheduler.core.pool import PoolScheduler
+from scheduler.core.pool_leases import PoolLeases
+from scheduler.core.slots import Slots
+from scheduler.core.ticket_desk import TicketDesk
 from scheduler.core.units import ServiceClass
 from tests.scheduler.core import test_leases as leases
 from tests.scheduler.core import test_machine as machine
@@ -27,23 +32,23 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 def no_guard_band(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pool_module, "life_ns", lambda ttl_ns, clock_ppm, drain_ns: ttl_ns + drain_ns)
+    patch.setattr(capacity_module, "life_ns", lambda ttl_ns, clock_ppm, drain_ns: ttl_ns + drain_ns)
 
 
 def no_time_to_drain(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pool_module, "life_ns", lambda ttl_ns, clock_ppm, drain_ns: life_ns(ttl_ns, clock_ppm, 0))
+    patch.setattr(capacity_module, "life_ns", lambda ttl_ns, clock_ppm, drain_ns: life_ns(ttl_ns, clock_ppm, 0))
 
 
 def unknown_leases_revived(patch: pytest.MonkeyPatch) -> None:
-    acknowledge = PoolScheduler._acknowledge
+    acknowledge = PoolLeases.acknowledge
 
-    def revive(self: PoolScheduler, flow: Flow, report: FlowReport, now_ns: int) -> Reason | None:
+    def revive(self: PoolLeases, flow: Flow, report: FlowReport, *, learning: bool) -> Reason | None:
         if not flow.lease and report.window:
             flow.lease, flow.window = report.lease, report.window
-            self._count(flow, report.window, 0)
-        return acknowledge(self, flow, report, now_ns)
+            self._slots.count(flow, report.window, 0)
+        return acknowledge(self, flow, report, learning=learning)
 
-    patch.setattr(PoolScheduler, "_acknowledge", revive)
+    patch.setattr(PoolLeases, "acknowledge", revive)
 
 
 def deadline_from_the_reply(patch: pytest.MonkeyPatch) -> None:
@@ -84,25 +89,25 @@ def floors_forget(patch: pytest.MonkeyPatch) -> None:
 
 
 def shrink_counted_at_once(patch: pytest.MonkeyPatch) -> None:
-    set_window = PoolScheduler._set_window
+    set_window = Slots.set_window
 
-    def count(self: PoolScheduler, flow: Flow, window: int, reserve_window: int) -> None:
+    def count(self: Slots, flow: Flow, window: int, reserve_window: int) -> None:
         set_window(self, flow, window, reserve_window)
-        if window < flow.counted and flow in self.flows.values():
+        if window < flow.counted:
             self.general_counted += window - flow.counted
             flow.counted = window
 
-    patch.setattr(PoolScheduler, "_set_window", count)
+    patch.setattr(Slots, "set_window", count)
 
 
 def life_may_get_shorter(patch: pytest.MonkeyPatch) -> None:
-    renew = PoolScheduler._renew
+    renew = PoolLeases.renew
 
-    def shorter(self: PoolScheduler, flow: Flow, now_ns: int) -> None:
+    def shorter(self: PoolLeases, flow: Flow, now_ns: int) -> None:
         flow.expires_ns = 0
         renew(self, flow, now_ns)
 
-    patch.setattr(PoolScheduler, "_renew", shorter)
+    patch.setattr(PoolLeases, "renew", shorter)
 
 
 def closed_flows_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -111,51 +116,52 @@ def closed_flows_forgotten(patch: pytest.MonkeyPatch) -> None:
     def forget(self: PoolScheduler, name: str) -> None:
         flow = self.flows.get(name)
         close(self, name)
-        if flow is not None and self.closing.pop(flow.number, None) is not None:
-            self._count(flow, 0, 0)
-            self._holders.pop(flow, None)
+        if flow is not None and self.leases.closing.pop(flow.number, None) is not None:
+            self.slots.count(flow, 0, 0)
 
     patch.setattr(PoolScheduler, "close", forget)
 
 
 def adopted_leases_grow(patch: pytest.MonkeyPatch) -> None:
-    acknowledge = PoolScheduler._acknowledge
+    acknowledge = PoolLeases.acknowledge
 
-    def grow(self: PoolScheduler, flow: Flow, report: FlowReport, now_ns: int) -> Reason | None:
-        void = acknowledge(self, flow, report, now_ns)
-        if flow.window and flow.counted == flow.window and self.general_free:
-            self._set_window(flow, flow.window + self.general_free, flow.reserve_window)
-            self._count(flow, flow.window, flow.reserve_counted)
+    def grow(self: PoolLeases, flow: Flow, report: FlowReport, *, learning: bool) -> Reason | None:
+        void = acknowledge(self, flow, report, learning=learning)
+        slots = self._slots
+        if flow.window and flow.counted == flow.window and slots.general_free:
+            slots.set_window(flow, flow.window + slots.general_free, flow.reserve_window)
+            slots.count(flow, flow.window, flow.reserve_counted)
         return void
 
-    patch.setattr(PoolScheduler, "_acknowledge", grow)
+    patch.setattr(PoolLeases, "acknowledge", grow)
 
 
 def ticket_lives_anew(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PoolScheduler, "_ticket_left_ns", lambda self, ticket, now_ns: self.settings.critical_ttl_ns)
+    patch.setattr(TicketDesk, "left_ns", lambda self, ticket, now_ns: self._capacity.settings.critical_ttl_ns)
 
 
 def refunds_without_audit(patch: pytest.MonkeyPatch) -> None:
-    give_back = PoolScheduler._give_back
+    give_back = PoolLeases.give_back
 
-    def believe(self: PoolScheduler, flow: Flow) -> None:
-        self.unexplained_ns = 0
+    def believe(self: PoolLeases, flow: Flow) -> None:
+        self._watch.unexplained_ns = 0
         give_back(self, flow)
 
-    patch.setattr(PoolScheduler, "_give_back", believe)
+    patch.setattr(PoolLeases, "give_back", believe)
 
 
 def told_the_life_of_another_class(patch: pytest.MonkeyPatch) -> None:
-    lease = PoolScheduler._lease
+    lease = Answers.lease
 
-    def told(self: PoolScheduler, flow: Flow) -> Lease:
-        return replace(lease(self, flow), ttl_ns=self._ttl_ns(flow))
+    def told(self: Answers, flow: Flow) -> Granted:
+        granted = lease(self, flow)
+        return replace(granted, lease=replace(granted.lease, ttl_ns=self._capacity.ttl_ns(flow)))
 
-    patch.setattr(PoolScheduler, "_lease", told)
+    patch.setattr(Answers, "lease", told)
 
 
 def adopted_from_old_reports(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PoolScheduler, "confirm", lambda self, flow, *, presented: None)
+    patch.setattr(PoolLeases, "confirm", lambda self, flow, *, presented: None)
 
 
 #: What the state machine finds with the suite's number of examples.

@@ -73,7 +73,7 @@ def test_row_01_pairwise_lag_at_grant_is_within_the_bound(case: Lag) -> None:
             span.see(paid[a] - paid[b])
 
     world.run(8 * S, look)
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     worst = max(span.most / (lease_ns / a.weight + lease_ns / b.weight) for (a, b), span in spans.items())
     assert 0.25 < worst <= case.at_most + 1e-9
 
@@ -96,7 +96,7 @@ def test_row_02_equal_weights_share_equally(flows: int) -> None:
     shares = shares_of(world, vms, time_ns)
     assert jain(shares) >= 0.99
     # A lease more or less is no unfairness, but with many flows more than 1 % of what one gets in this time.
-    lease = world.pool.lease_ns / time_ns
+    lease = world.pool.capacity.lease_ns / time_ns
     assert max(abs(share - 1 / flows) for share in shares) <= max(0.01 / flows, lease)
 
 
@@ -187,7 +187,7 @@ def test_row_06_newcomer_and_sleeper_are_served_within_a_round_and_owe_and_own_n
     was = world.pool.flows["late"].granted_ns
     while world.pool.flows["late"].granted_ns == was:
         world.tick()
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     # Grants of one `handle` are seen together: one round, and what the last of these batches held beyond.
     assert max(world.pool.flows[vm.name].granted_ns - paid[vm] for vm in incumbents) <= 2 * lease_ns
     lag = {vm: Span() for vm in incumbents}
@@ -229,7 +229,7 @@ def test_row_07_tiny_jobs_wait_less_than_their_fair_share_among_huge_ones() -> N
     tiny = Vm("tiny", backlog_ns=0)
     world.add(tiny)
     world.run(2 * S)
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     job_ns = lease_ns // 1000
     waits, largest = [], 0
     for _ in range(200):
@@ -244,7 +244,7 @@ def test_row_07_tiny_jobs_wait_less_than_their_fair_share_among_huge_ones() -> N
                 if flow.grants > grants:
                     largest = max(largest, (flow.granted_ns - granted[vm]) // (flow.grants - grants))
         waits.append(world.now_ns - asked_ns)
-    round_ns = (huge_flows + 1) * world.pool.lease_ns
+    round_ns = (huge_flows + 1) * world.pool.capacity.lease_ns
     assert sorted(waits)[len(waits) * 99 // 100] <= 2 * round_ns
     assert 0 < largest <= lease_ns
 
@@ -280,7 +280,7 @@ def test_row_16_weights_change_each_tick_and_the_shares_follow() -> None:
             span.see(flow_a.granted_ns / a.weight - flow_b.granted_ns / b.weight)
 
     world.run(10 * S, look)
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     for (a, b), span in lag.items():
         assert span.most <= lease_ns / a.weight + lease_ns / b.weight
     got = [world.pool.flows[vm.name].granted_ns - was for vm, was in zip(vms, paid, strict=True)]

@@ -26,7 +26,7 @@ def test_row_03_reservations_get_r_t_minus_one_lease_in_every_interval() -> None
             span.see(granted_ns - vm.reservation_ns_s * (world.now_ns - start_ns) / S)
 
     world.run(60 * S, look)
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     assert max(span.fall for span in spans.values()) <= lease_ns
     second = S // world.tick_ns
     for vm, seen in windows.items():
@@ -52,7 +52,7 @@ def test_row_04_a_cap_is_never_exceeded_by_more_than_a_lease(reserved: bool, alo
             span.see(world.pool.flows[vm.name].granted_ns - cap * world.now_ns / S)
 
     world.run(60 * S, look)
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     assert max(span.rise for span in spans.values()) <= lease_ns
     assert all(vm.done_ns > 0.5 * cap * 60 for vm in capped)
 
@@ -80,7 +80,7 @@ def test_row_05_starvation_gap_under_saturating_critical_is_within_the_bound(cas
     low = Vm("low", phase=case.phase)
     world.add(low, *(Vm(f"c{i}", phase=Phase.POSTCOPY) for i in range(2)))
     assert world.scheduler.next_wakeup() is None
-    lease_ns = world.pool.lease_cost_ns
+    lease_ns = world.pool.capacity.lease_cost_ns
     others, gaps, before, lows = 0, [], 0, 0
     for _ in range(case.seconds * S // world.tick_ns):
         world.now_ns += world.tick_ns
@@ -99,7 +99,7 @@ def test_row_05_starvation_gap_under_saturating_critical_is_within_the_bound(cas
     bound_ns = lease_ns * 1000 // case.permille + lease_ns
     assert max(gaps) <= bound_ns
     # What the pool itself counts, in time: ticks are what it can be seen at.
-    gap_ns = world.pool.gaps_ns[case.served]
+    gap_ns = world.pool.turns.gaps_ns[case.served]
     assert gap_ns <= bound_ns // ENGINES + 2 * world.tick_ns
     assert world.pool.flows["low"].granted_ns >= world.pool.counts.granted_ns * case.permille // 1000 - lease_ns
 
@@ -109,7 +109,7 @@ def test_row_09_critical_is_granted_at_once_though_bulk_holds_every_slot_and_all
     world.add(*(Vm(f"f{i}") for i in range(40)))
     world.run(2 * S)
     pool = world.pool
-    assert pool.outstanding_ns >= POOL.horizon_ns * ENGINES
+    assert pool.ledger.outstanding_ns >= POOL.horizon_ns * ENGINES
     stopped = Vm("stopped", phase=Phase.STOPPED, backlog_ns=20 * MS)
     world.add(stopped)
     effects = world.report("stopped")

@@ -111,7 +111,7 @@ def test_row_21_ten_years_change_no_decision() -> None:
     world.now_ns += ahead_ns
     pool = world.pool
     for flow in pool.flows.values():
-        pool.bulk.charge(flow, ahead_ns * flow.weight)
+        pool.shares.bulk.charge(flow, ahead_ns * flow.weight)
     for each in (world, young):
         # Leases of before have ended in one of them; both start again from nothing.
         each.now_ns += 4 * S
@@ -121,7 +121,7 @@ def test_row_21_ten_years_change_no_decision() -> None:
     old_done = [flow.granted_ns for flow in pool.flows.values()]
     each_done = [flow.granted_ns for flow in young.pool.flows.values()]
     assert max(flow.finish for flow in pool.flows.values()) > 1 << 64
-    assert max(abs(a - b) for a, b in zip(old_done, each_done, strict=True)) <= 2 * pool.lease_cost_ns
+    assert max(abs(a - b) for a, b in zip(old_done, each_done, strict=True)) <= 2 * pool.capacity.lease_cost_ns
 
 
 def test_row_22_the_same_events_give_the_same_effects() -> None:

@@ -157,7 +157,7 @@ class ToyPool:
         if lease is not None:
             over = vm.done_ns >= lease.budget_until_ns or not vm.backlog_ns
             if over:
-                vm.done_ns += vm.overrun_permille() * self.pool.lease_cost_ns // 1000
+                vm.done_ns += vm.overrun_permille() * self.pool.capacity.lease_cost_ns // 1000
                 vm.lease = None
             window = 0 if over else lease.window
             report = replace(report, used_ns=vm.done_ns, lease=lease.lease, window=window, released=over)
