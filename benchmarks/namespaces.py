@@ -60,34 +60,40 @@ LOOPBACK = Place("127.0.0.1", "lo")
 def private_loopback() -> None:
     """Give this process a loopback that nobody else uses; before it has threads. Raises `NamespaceError`."""
     _check(_libc.unshare(_CLONE_NEWNET), "make a network namespace")
-    _ip("link", "set", "lo", "up")
+    ip("link", "set", "lo", "up")
 
 
 @contextmanager
 def linked_places(rate_bits_s: int, burst_bytes: int) -> Iterator[tuple[Place, Place]]:
     """Two namespaces joined by veth, each end capped by a token bucket. Raises `NamespaceError`."""
-    near, far = _new_namespace(), _new_namespace()
+    near, far = new_namespace(), new_namespace()
     try:
         a, b = Place("10.99.0.1", "a0", near), Place("10.99.0.2", "b0", far)
         with a.entered():
             peer = f"/proc/{os.getpid()}/fd/{far}"
-            _ip("link", "add", "a0", "type", "veth", "peer", "name", "b0", "netns", peer)
+            ip("link", "add", "a0", "type", "veth", "peer", "name", "b0", "netns", peer)
         for place in (a, b):
             with place.entered():
-                _ip("link", "set", "lo", "up")
-                _ip("address", "add", f"{place.address}/24", "dev", place.interface)
-                _ip("link", "set", place.interface, "up")
-                _run(
-                    *("tc", "qdisc", "add", "dev", place.interface, "root", "tbf"),
-                    *("rate", f"{rate_bits_s}bit", "burst", str(burst_bytes), "latency", "20ms"),
-                )
+                ip("link", "set", "lo", "up")
+                ip("address", "add", f"{place.address}/24", "dev", place.interface)
+                ip("link", "set", place.interface, "up")
+                cap(place.interface, rate_bits_s, burst_bytes)
         yield a, b
     finally:
         os.close(near)
         os.close(far)
 
 
-def _new_namespace() -> int:
+def cap(interface: str, rate_bits_s: int, burst_bytes: int) -> None:
+    """Cap what leaves by an interface of the thread's namespace by a token bucket. Raises `NamespaceError`."""
+    _run(
+        *("tc", "qdisc", "add", "dev", interface, "root", "tbf"),
+        *("rate", f"{rate_bits_s}bit", "burst", str(burst_bytes), "latency", "20ms"),
+    )
+
+
+def new_namespace() -> int:
+    """A descriptor that holds one. Raises `NamespaceError`."""
     before = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(_CLONE_NEWNET), "make a network namespace")
@@ -97,7 +103,8 @@ def _new_namespace() -> int:
         os.close(before)
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """`ip ARGUMENTS` in the thread's namespace. Raises `NamespaceError`."""
     _run("ip", *arguments)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.controller_settings import ControllerSettings
 from pipeline.fleet.events import Event
-from pipeline.fleet.fleet_order import VmOrder, strictest
+from pipeline.fleet.fleet_order import ReadFleet, VmOrder, strictest
 from pipeline.fleet.fleets import CHANGED, FINISHED, SUBMITTED, FleetJournal
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.journal_file import Execute, JournalFile, Result, Values
@@ -244,15 +244,20 @@ def all_events(fleets: FleetJournal) -> list[Event]:
     return events
 
 
-def orders_of(fleets: Mapping[str, dict[str, Any]]) -> dict[str, VmOrder]:
+def orders_of(fleets: Mapping[str, dict[str, Any]], read: ReadFleet = read_fleet) -> dict[str, VmOrder]:
     """All machines by fleet/vm."""
-    return {f"{name}/{order.vm}": order for name, spec in fleets.items() for order in read_fleet(name, spec).vms}
+    return {f"{name}/{order.vm}": order for name, spec in fleets.items() for order in read(name, spec).vms}
 
 
-def check_events(events: Sequence[Event], fleets: Mapping[str, dict[str, Any]], breaks: Callable[[str], None]) -> None:
+def check_events(
+    events: Sequence[Event],
+    fleets: Mapping[str, dict[str, Any]],
+    breaks: Callable[[str], None],
+    read: ReadFleet = read_fleet,
+) -> None:
     """Whether the log tells of lives by the table, within the limits, that end once, as the user wanted it."""
-    orders = orders_of(fleets)
-    limits = strictest(read_fleet(name, spec).limits for name, spec in fleets.items())
+    orders = orders_of(fleets, read)
+    limits = strictest(read(name, spec).limits for name, spec in fleets.items())
     lives: dict[str, list[State]] = {name: [State.PENDING] for name in orders}
     unwanted: set[str] = set()
     held: set[str] = set()

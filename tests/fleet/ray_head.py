@@ -1,4 +1,4 @@
-"""A Ray cluster that is there before the commands that use it, and stays."""
+"""A Ray cluster that is there before the commands that use it, and stays; or is killed, and comes back."""
 
 import os
 import secrets
@@ -25,42 +25,77 @@ def free_port() -> int:
     return port
 
 
-@contextmanager
-def ray_head(*, jobs: int | None = None) -> Iterator[tuple[str, Path]]:
-    """Address and directory of a Ray head on loopback that asks for a token; `jobs` is its job server's port."""
-    with short_directory() as home, pytest.MonkeyPatch.context() as set_:
-        address = f"127.0.0.1:{free_port()}"
-        set_.setenv("RAY_AUTH_MODE", "token")
-        set_.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
-        # What makes Ray take 127.0.0.1 for an address, here and in the commands.
-        set_.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        places = {"KUAKA_STATE": str(home / "state"), "KUAKA_RUNTIME": str(home / "run"), "PYTHONPATH": str(ROOT)}
-        head = subprocess.Popen(
+class RayHead:
+    """A head on loopback, its directory in `home`; it takes the environment's token."""
+
+    def __init__(self, home: Path, jobs: int | None = None) -> None:
+        """`jobs` is its job server's port."""
+        self.home = home
+        self.address = f"127.0.0.1:{free_port()}"
+        self._jobs = jobs
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again; nothing of the one before is known to it."""
+        log = self.home / "head.log"
+        dashboard = (
+            [f"--dashboard-port={self._jobs}", "--dashboard-host=127.0.0.1"]
+            if self._jobs
+            else ["--include-dashboard=false"]
+        )
+        places = {
+            "KUAKA_STATE": str(self.home / "state"),
+            "KUAKA_RUNTIME": str(self.home / "run"),
+            "PYTHONPATH": str(ROOT),
+        }
+        self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *("--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", "--num-cpus=1"),
-                *("--object-store-memory=80000000", "--disable-usage-stats"),
-                *(
-                    [f"--dashboard-port={jobs}", "--dashboard-host=127.0.0.1"]
-                    if jobs
-                    else ["--include-dashboard=false"]
-                ),
+                *("--node-ip-address=127.0.0.1", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=1"),
+                *("--object-store-memory=80000000", "--disable-usage-stats", *dashboard),
                 # Its default would be that of every other cluster here.
                 f"--dashboard-agent-listen-port={free_port()}",
-                f"--temp-dir={home}/ray",
+                f"--temp-dir={self.home}/ray",
             ],
             env={**os.environ, **places},
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=(home / "head.log").open("wb"),
+            stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        ended = self._process.poll
+        wait_until(lambda: ended() is not None or "Ray runtime started" in log.read_text(), "the head runs", 120)
+        assert ended() is None, log.read_text()
+
+    def kill(self) -> None:
+        """SIGKILL the head with all that Ray runs beside it; its actors see that it has gone, and end."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def started_head(*, jobs: int | None = None) -> Iterator[RayHead]:
+    """A Ray head on loopback that asks for a token; `jobs` is its job server's port."""
+    with short_directory() as home, pytest.MonkeyPatch.context() as set_:
+        set_.setenv("RAY_AUTH_MODE", "token")
+        set_.setenv("RAY_AUTH_TOKEN", secrets.token_hex(16))
+        # What makes Ray take 127.0.0.1 for an address, here and in the commands.
+        set_.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        head = RayHead(home, jobs)
         try:
-            wait_until(lambda: "Ray runtime started" in (home / "head.log").read_text(), "the head runs", 60)
-            yield address, home
+            head.start()
+            yield head
         finally:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
+            head.kill()
             with nothing_survives(home):
                 pass
+
+
+@contextmanager
+def ray_head(*, jobs: int | None = None) -> Iterator[tuple[str, Path]]:
+    """Address and directory of such a head."""
+    with started_head(jobs=jobs) as head:
+        yield head.address, head.home

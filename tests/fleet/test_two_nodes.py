@@ -1,17 +1,11 @@
 """`kuaka migrate --address` on a cluster of two Ray nodes: each host's agent and workers run on the node of its spec.
 
-Both nodes are on this machine, at two loopback addresses (any but 127.0.0.1, which Ray replaces). A node's actors
-inherit the environment of its raylet, so that each node has a runtime directory of its own.
+Both nodes are on this machine, at two loopback addresses (any but 127.0.0.1, which Ray replaces).
 """
 
-import os
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,25 +13,11 @@ import pytest
 from pipeline.errors import ExitCode
 from pipeline.wire.certs import make_certificates
 from tests.demo.running_guest import wait_until
-from tests.fleet.kuaka_command import KuakaCommand, nothing_survives, processes, wait_nothing_runs
+from tests.fleet.kuaka_command import KuakaCommand, nothing_survives, wait_nothing_runs
 from tests.fleet.live_pair import MIB, LivePair
+from tests.fleet.ray_nodes import Node, raylet
 
 pytestmark = [pytest.mark.qemu, pytest.mark.ray, pytest.mark.timeout(240)]
-
-_ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Node:
-    """A Ray node: its spec host, its address and its own directory."""
-
-    name: str
-    address: str
-    home: Path
-
-    def processes(self, word: str) -> int:
-        """How many of its processes are called so."""
-        return len(processes(self.home, word))
 
 
 @pytest.fixture
@@ -49,40 +29,9 @@ def nodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Node, N
     with socket.create_server((a.address, 0)) as chosen:
         head = f"{a.address}:{chosen.getsockname()[1]}"
     port = head.rpartition(":")[2]
-    started = []
-    try:
-        started.append(start_raylet(a, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={home}/r"))
-        started.append(start_raylet(b, f"--address={head}"))
+    first = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={home}/r")
+    with raylet(a, *first), raylet(b, f"--address={head}"):
         yield a, b, head
-    finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        for node in (a, b):
-            with nothing_survives(node.home):
-                pass
-
-
-def start_raylet(node: Node, *arguments: str) -> "subprocess.Popen[bytes]":
-    for name in ("", "run", "state"):
-        (node.home / name).mkdir(mode=0o700)
-    log = node.home / "raylet.log"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={node.address}"),
-            *("--num-cpus=1", "--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"),
-            *("--disable-usage-stats", *arguments),
-        ],
-        env={**os.environ, "KUAKA_RUNTIME": str(node.home / "run"), "PYTHONPATH": str(_ROOT)},
-        cwd=_ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    wait_until(lambda: process.poll() is not None or "Ray runtime started" in log.read_text(), "a node runs", 60)
-    assert process.poll() is None, log.read_text()
-    return process
 
 
 def test_agents_run_on_their_nodes_and_a_guest_moves_between_them_over_tls(
