@@ -267,7 +267,8 @@ def demo(
     memory: Annotated[str, typer.Option(help="Memory of each guest, whole MiB.")] = "256MiB",
     channels: Annotated[int, typer.Option(help="Multifd channels of each guest.")] = 4,
     codec: Annotated[
-        str | None, typer.Option(help="none, lz4, zstd, deflate or qat; zstd, and deflate with --devices, without it.")
+        str | None,
+        typer.Option(help="none, lz4, zstd, deflate, qat or qat-raw; zstd, and deflate with --devices, without it."),
     ] = None,
     level: Annotated[int | None, typer.Option(help="The codec's level; its own default without it.")] = None,
     source_qemu: Annotated[str | None, typer.Option(help="A version (7.2, 10.0) or a path.")] = None,
@@ -326,7 +327,7 @@ def gateway_source(
     socket: Annotated[Path, typer.Option("--socket", help="Where the source QEMU migrates to: unix:PATH.")],
     to: Annotated[str, typer.Option("--to", help="HOST:PORT of the destination's gateway.")],
     channels: ChannelsOption = 2,
-    codec: Annotated[str, typer.Option("--codec", help="none, lz4, zstd, deflate or qat.")] = "zstd",
+    codec: Annotated[str, typer.Option("--codec", help="none, lz4, zstd, deflate, qat or qat-raw.")] = "zstd",
     level: Annotated[int | None, typer.Option("--level", help="The codec's level; its own default without it.")] = None,
     downtime_limit: Annotated[
         int,

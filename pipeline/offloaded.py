@@ -4,9 +4,11 @@ One `Credits` per process: the channels of a worker share a row of the table for
 channel for itself, in the channel's own thread and only when it is first needed. A row or a table that cannot be used
 any more means that the migration is over for the agent, and the CPU does what is left.
 
-Which codecs a link's frames may be of is agreed when it opens. A source with IAA and QAT offers QAT's beside deflate,
-and each batch goes where it is done sooner. A destination whose IAA decodes takes deflate only: its history is 4 KiB,
-QAT's streams reach back 32. Where the CPU decodes, both are welcome.
+Which codecs a link's frames may be of is agreed when it opens. A source with QAT offers its formats beside deflate, and
+each batch goes where it is done sooner. A destination whose IAA decodes takes none with QAT's window of 32 KiB, its
+history is 4 KiB; there a source without an IAA has QAT make a raw stream of each page (`qat-raw`), which an IAA
+decodes. Anywhere else gzip-extended is taken and raw is not: by the page QAT is several times slower, and QATzip does
+one of the two in a process.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from pipeline.codecs.device_deflate import DEVICE_MEMORY_BYTES as DEFLATE_MEMORY
 from pipeline.codecs.device_deflate import DeviceDeflateCodec
 from pipeline.codecs.device_qat import DEVICE_MEMORY_BYTES as QAT_MEMORY_BYTES
 from pipeline.codecs.device_qat import DeviceQatCodec
+from pipeline.codecs.device_qat_raw import DEVICE_MEMORY_BYTES as QAT_RAW_MEMORY_BYTES
+from pipeline.codecs.device_qat_raw import DeviceQatRawCodec
 from pipeline.codecs.device_scan import DEVICE_MEMORY_BYTES as SCAN_MEMORY_BYTES
 from pipeline.codecs.device_scan import DeviceScan
 from pipeline.codecs.table import codec_for
@@ -36,13 +40,14 @@ _credits = Credits()
 
 def offered(offload: Offload | None, codec_id: CodecId) -> tuple[CodecId, ...]:
     """What a source's frames could be of besides `codec_id`."""
-    qat = offload is not None and codec_id is CodecId.DEFLATE and offload.device(QAT) is not None
-    return (CodecId.QAT,) if qat else ()
+    if offload is None or codec_id is not CodecId.DEFLATE or offload.device(QAT) is None:
+        return ()
+    return (CodecId.QAT,) if offload.device(IAA) is not None else (CodecId.QAT, CodecId.QAT_RAW)
 
 
 def taken(offload: Offload | None) -> tuple[CodecId, ...]:
     """What a destination takes besides the codec that it was told."""
-    return () if offload is not None and offload.device(IAA) is not None else (CodecId.QAT,)
+    return (CodecId.QAT_RAW if offload is not None and offload.device(IAA) is not None else CodecId.QAT,)
 
 
 def offloaded_codec(
@@ -50,14 +55,17 @@ def offloaded_codec(
 ) -> Codec:
     """The codec that a source encodes by, with devices where the job has one that makes it; `also`: what else frames
     may be of."""
-    first = _codec(offload, codec_id, level)
-    others = [_codec(offload, other, None) for other in also if other is not codec_id]
+    first = _encoder(offload, codec_id, level)
+    others = [_encoder(offload, other, None) for other in also if other is not codec_id]
     return ChoosingCodec((first, *others)) if others else first
 
 
 def offloaded_decoders(offload: Offload | None, codec_id: CodecId, also: Sequence[CodecId] = ()) -> tuple[Codec, ...]:
     """What a destination decodes by, one for each codec that frames may be of; that of `codec_id` comes first."""
-    return tuple(_codec(offload, each, None) for each in dict.fromkeys((codec_id, *also)))
+    # One device for all that it decodes: a frame is done with before the next one is decoded.
+    found = _device(offload, IAA)
+    iaa = None if found is None else (_access(found[0], DEFLATE_MEMORY_BYTES), found[1])
+    return tuple(_decoder(offload, iaa, each) for each in dict.fromkeys((codec_id, *also)))
 
 
 def offloaded_scan(offload: Offload | None) -> Scan:
@@ -69,14 +77,27 @@ def offloaded_scan(offload: Offload | None) -> Scan:
     return DeviceScan(_access(device, SCAN_MEMORY_BYTES), credit)
 
 
-def _codec(offload: Offload | None, codec_id: CodecId, level: int | None) -> Codec:
+def _encoder(offload: Offload | None, codec_id: CodecId, level: int | None) -> Codec:
     if codec_id is CodecId.DEFLATE and (found := _device(offload, IAA)) is not None:
         device, credit = found
         return DeviceDeflateCodec(_access(device, DEFLATE_MEMORY_BYTES), credit, level)
-    if codec_id is CodecId.QAT and (found := _device(offload, QAT)) is not None:
-        device, credit = found
-        return DeviceQatCodec(_access(device, QAT_MEMORY_BYTES), credit, level)
-    return codec_for(codec_id, level)
+    return _qat(offload, codec_id, level) or codec_for(codec_id, level)
+
+
+def _decoder(offload: Offload | None, iaa: tuple[DeviceAccess, Credit] | None, codec_id: CodecId) -> Codec:
+    if iaa is not None and codec_id in (CodecId.DEFLATE, CodecId.QAT_RAW):
+        return DeviceDeflateCodec(*iaa, codec_id=codec_id)
+    return _qat(offload, codec_id, None) or codec_for(codec_id)
+
+
+def _qat(offload: Offload | None, codec_id: CodecId, level: int | None) -> Codec | None:
+    """A codec of QAT's own, where the job has one."""
+    if codec_id not in (CodecId.QAT, CodecId.QAT_RAW) or (found := _device(offload, QAT)) is None:
+        return None
+    device, credit = found
+    if codec_id is CodecId.QAT_RAW:
+        return DeviceQatRawCodec(_access(device, QAT_RAW_MEMORY_BYTES, raw=True), credit, level)
+    return DeviceQatCodec(_access(device, QAT_MEMORY_BYTES), credit, level)
 
 
 def _device(offload: Offload | None, kind: str) -> tuple[OffloadDevice, Credit] | None:
@@ -89,11 +110,12 @@ def _device(offload: Offload | None, kind: str) -> tuple[OffloadDevice, Credit] 
         return None
 
 
-def _access(device: OffloadDevice, memory_bytes: int) -> DeviceAccess:
+def _access(device: OffloadDevice, memory_bytes: int, *, raw: bool = False) -> DeviceAccess:
     def opened() -> Device:
         # The bindings are imported by the workers that have devices.
         from scheduler.devices.opening import open_device
+        from scheduler.devices.qat.libqatzip import GZIP_EXTENDED, RAW_PAGES
 
-        return open_device(device.address, memory_bytes)
+        return open_device(device.address, memory_bytes, RAW_PAGES if raw else GZIP_EXTENDED)
 
     return DeviceAccess(opened)

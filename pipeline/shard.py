@@ -19,7 +19,7 @@ from pipeline.memory.scan import Scan, scan
 from pipeline.wire.frames import FrameKind
 from pipeline.wire.links import LinkReceiver, LinkSender
 
-_NAMES = {codec_id: codec_id.name.lower() for codec_id in CodecId}
+_NAMES = {codec_id: codec_id.label for codec_id in CodecId}
 _UNCODED = _NAMES[CodecId.NONE]
 _PAGES, _END = FrameKind.PAGES, FrameKind.END
 _NO_WORDS = np.empty(0, dtype=np.uint64)

@@ -10,7 +10,7 @@ from pipeline.wire.handshake import Hello, Role, agreed_codecs
 from scheduler.devices.address import DeviceAddress
 
 IAA, QAT, DSA = (OffloadDevice(DeviceAddress(kind, (f"/run/{kind}",), 64), 0) for kind in ("iaa", "qat", "dsa"))
-DEFLATE, GZIP = CodecId.DEFLATE, CodecId.QAT
+DEFLATE, GZIP, RAW = CodecId.DEFLATE, CodecId.QAT, CodecId.QAT_RAW
 
 
 def offload(*devices: OffloadDevice) -> Offload:
@@ -31,6 +31,9 @@ def agreed(source: Offload | None, destination: Offload | None, codec: CodecId) 
         (offload(IAA, QAT), offload(QAT), DEFLATE, {DEFLATE, GZIP}),
         (offload(QAT), offload(DSA), DEFLATE, {DEFLATE, GZIP}),
         (offload(QAT), None, GZIP, {GZIP}),
+        (offload(QAT), offload(IAA), GZIP, {GZIP}),
+        (offload(QAT), offload(IAA), RAW, {RAW}),
+        (offload(QAT), None, RAW, {RAW}),
         (offload(IAA, QAT), None, CodecId.ZSTD, {CodecId.ZSTD}),
     ],
 )
@@ -46,14 +49,28 @@ def test_window_of_32_kib_is_never_sent_to_a_destination_whose_iaa_decodes(
     source: Offload, destination: Offload
 ) -> None:
     codecs = agreed(source, destination, DEFLATE)
-    assert codecs == (DEFLATE,)
+    assert GZIP not in codecs
     codec = offloaded_codec(source, DEFLATE, None, codecs)
     assert codec.codec_id is DEFLATE
 
 
+def test_qat_makes_a_stream_of_each_page_for_a_destination_whose_iaa_decodes_unless_an_iaa_does() -> None:
+    assert agreed(offload(QAT), offload(IAA), DEFLATE) == (DEFLATE, RAW)
+    assert agreed(offload(IAA, QAT), offload(IAA), DEFLATE) == (DEFLATE,)
+    # By the page it is several times slower: whoever takes gzip-extended gets that.
+    assert RAW not in agreed(offload(QAT), offload(QAT), DEFLATE)
+
+
+@pytest.mark.parametrize("version", [(), (GZIP,)], ids=["before qat", "before qat-raw"])
+def test_destination_of_a_version_without_qat_raw_gets_deflate(version: tuple[CodecId, ...]) -> None:
+    hello = Hello(Role.CHANNEL, "ab" * 16, 0, 1, DEFLATE, (DEFLATE, *offered(offload(QAT), DEFLATE)))
+    assert agreed_codecs(hello, version) == (DEFLATE, *version)
+
+
 def test_destination_has_a_decoder_for_each_codec_that_was_agreed_on() -> None:
-    decoders = offloaded_decoders(None, DEFLATE, (DEFLATE, GZIP))
-    assert [decoder.codec_id for decoder in decoders] == [DEFLATE, GZIP]
+    for codecs in ((DEFLATE, GZIP), (DEFLATE, RAW), (RAW,)):
+        decoders = offloaded_decoders(None, codecs[0], codecs)
+        assert [decoder.codec_id for decoder in decoders] == list(codecs)
 
 
 def test_devices_survive_the_way_to_a_worker() -> None:

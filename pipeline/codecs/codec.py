@@ -25,6 +25,12 @@ class CodecId(IntEnum):
     ZSTD = 2
     DEFLATE = 3
     QAT = 4
+    QAT_RAW = 5
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.name.lower().replace("_", "-")
 
 
 class DecodeError(WireError):
@@ -60,21 +66,19 @@ class OneByOne:
         return [self.decode(stream, size_bytes) for stream in streams]
 
 
-#: What people ask for by the device that makes it.
-_DEVICE_NAMES = {"iaa": CodecId.DEFLATE}
+#: `iaa` is what people ask for by the device that makes it.
+_BY_NAME = {codec_id.label: codec_id for codec_id in CodecId} | {"iaa": CodecId.DEFLATE}
 
 
 def codec_names() -> tuple[str, ...]:
     """Names that `--codec` takes."""
-    return (*(codec_id.name.lower() for codec_id in CodecId), *_DEVICE_NAMES)
+    return tuple(_BY_NAME)
 
 
 def parse_codec(name: str) -> CodecId:
     """The codec called `name`; raises `UsageError` that lists the ones there are."""
-    if name in _DEVICE_NAMES:
-        return _DEVICE_NAMES[name]
     try:
-        return CodecId[name.upper()]
+        return _BY_NAME[name.lower()]
     except KeyError:
         raise UsageError(f"codec {name!r} is unknown: choose one of {', '.join(codec_names())}") from None
 
@@ -84,5 +88,5 @@ def check_level(codec_id: CodecId, level: int | None, lowest: int, highest: int,
     if level is None:
         return default
     if not lowest <= level <= highest:
-        raise UsageError(f"level {level} does not exist for {codec_id.name.lower()}: choose {lowest} to {highest}")
+        raise UsageError(f"level {level} does not exist for {codec_id.label}: choose {lowest} to {highest}")
     return level

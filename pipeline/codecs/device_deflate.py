@@ -45,17 +45,18 @@ _BUSY_ANSWERS = 2
 class DeviceDeflateCodec:
     """See `codecs.codec.Codec`; what a call returns may lie in the device's memory and is valid until the next call."""
 
-    codec_id = CodecId.DEFLATE
-
     def __init__(
         self,
         access: DeviceAccess,
         credit: Credit,
         level: int | None = None,
         *,
+        codec_id: CodecId = CodecId.DEFLATE,
         clock: Callable[[], int] = time.monotonic_ns,
         cpu_clock: Callable[[], int] = time.thread_time_ns,
     ) -> None:
+        """`codec_id` is another than deflate's where it decodes frames of a codec whose streams are deflate's, too."""
+        self.codec_id = codec_id
         self._access = access
         self._credit = credit
         self._cpu = DeflateCodec(level)

@@ -7,6 +7,7 @@ from pipeline.codecs.deflate import DeflateCodec
 from pipeline.codecs.lz4 import Lz4Codec
 from pipeline.codecs.none import NoneCodec
 from pipeline.codecs.qat import QatCodec
+from pipeline.codecs.qat_raw import QatRawCodec
 from pipeline.codecs.zstd import ZstdCodec
 
 _MAKERS: Mapping[CodecId, Callable[[int | None], Codec]] = {
@@ -15,6 +16,7 @@ _MAKERS: Mapping[CodecId, Callable[[int | None], Codec]] = {
     CodecId.ZSTD: ZstdCodec,
     CodecId.DEFLATE: DeflateCodec,
     CodecId.QAT: QatCodec,
+    CodecId.QAT_RAW: QatRawCodec,
 }
 
 

@@ -18,7 +18,7 @@ from pipeline.wire.handshake import MAX_CHANNELS
 MAX_VMS = 64
 _DEFAULT_CODEC = "zstd"
 #: What accelerators make.
-_ACCELERATED = (CodecId.DEFLATE, CodecId.QAT)
+_ACCELERATED = (CodecId.DEFLATE, CodecId.QAT, CodecId.QAT_RAW)
 _DIRTY_BYTES_S, _ALL_DIRTY_BYTES_S = 20 << 20, 40 << 20
 
 ZeroPageDetection: TypeAlias = Literal["none", "legacy", "multifd"]
@@ -82,7 +82,7 @@ class DemoOptions:
         if self.devices == AUTO:
             return
         if parse_codec(self.codec) not in _ACCELERATED:
-            raise UsageError(f"--codec {self.codec}: no accelerator makes it: use --codec deflate or --codec qat")
+            raise UsageError(f"--codec {self.codec}: no accelerator makes it: use --codec deflate, qat or qat-raw")
         read_devices(Path(self.devices))
 
     def guest(self, number: int, extra_bytes: int = 0) -> GuestParameters:
@@ -135,7 +135,7 @@ def parse_options(
 def _codec(devices: str | None, has_accelerators: Callable[[], bool]) -> str:
     """What an accelerator makes, where there is one."""
     offloaded = has_accelerators() if devices == AUTO else devices is not None
-    return CodecId.DEFLATE.name.lower() if offloaded else _DEFAULT_CODEC
+    return CodecId.DEFLATE.label if offloaded else _DEFAULT_CODEC
 
 
 def _dirty_rate(vms: int) -> int:

@@ -249,11 +249,15 @@ class HostAccelerators:
     def _useful(self, codec: CodecId, *, sending: bool) -> list[tuple[HostDevice, bool]]:
         """The devices for a session, one of a kind at most: those with the fewest flows. Whether each codes pages.
 
-        Deflate goes by IAA and by QAT, wherever a batch is done first; a destination whose IAA decodes gets nothing of
-        QAT's to decode.
+        Deflate goes by IAA and by QAT, wherever a batch is done first; where an IAA decodes, QAT does not. Raw streams
+        of QAT's are made by QAT alone, and an IAA decodes them, too.
         """
         operation = Operation.COMPRESS if sending else Operation.DECOMPRESS
-        kinds = {CodecId.DEFLATE: (IAA, QAT), CodecId.QAT: (QAT,)}.get(codec, ())
+        kinds = {
+            CodecId.DEFLATE: (IAA, QAT),
+            CodecId.QAT: (QAT,),
+            CodecId.QAT_RAW: (QAT,) if sending else (IAA, QAT),
+        }.get(codec, ())
         found = [(coder, True) for kind in kinds if (coder := self._least_used(kind, operation))]
         if not sending:
             found = found[:1]

@@ -4,7 +4,7 @@
     kind: Fleet
     metadata: {name: drain-rack-1}
     spec:
-      codec: zstd                       # none, lz4, zstd, deflate, qat; level: null is the codec's own default
+      codec: zstd                       # none, lz4, zstd, deflate, qat, qat-raw; level: null is the codec's own
       channels: 4
       downtimeLimitMs: 300
       bandwidthPerMigration: 50MB       # wire bytes per second of each migration; null is no cap

@@ -24,7 +24,7 @@ from scheduler.devices.iaa.emulated import open_iaa_on_emulated
 from scheduler.devices.iaa.libqpl import Library
 from scheduler.devices.presets import COSTS
 from scheduler.devices.qat.device import open_qat, open_qat_on_emulated
-from scheduler.devices.qat.libqatzip import QatZip
+from scheduler.devices.qat.libqatzip import GZIP_EXTENDED, Form, QatZip
 from scheduler.devices.stand_ins.build import build
 
 #: The stand-in library of a kind; DSA's peer is Python.
@@ -35,10 +35,10 @@ STAND_INS_VARIABLE = "KUAKA_STAND_INS"
 _turns = itertools.count()
 
 
-def open_device(address: DeviceAddress, memory_bytes: int) -> Device:
+def open_device(address: DeviceAddress, memory_bytes: int, qat_form: Form = GZIP_EXTENDED) -> Device:
     """The device, for the calling thread. Raises `DeviceDown`, `DeviceUnavailable` for what will not come."""
     if address.emulated:
-        return _open_emulated(address, Path(address.paths[0]), memory_bytes)
+        return _open_emulated(address, Path(address.paths[0]), memory_bytes, qat_form)
     if (cost := COSTS.get(address.kind)) is None:
         raise DeviceUnavailable(f"device of kind {address.kind}: this kuaka knows {', '.join(COSTS)}")
     slots = address.slots
@@ -50,7 +50,8 @@ def open_device(address: DeviceAddress, memory_bytes: int) -> Device:
         case "iaa":
             return open_iaa(memory_bytes, cost=cost, slots=slots, numa_node=address.numa_node)
         case _:
-            return open_qat(memory_bytes, cost=cost, slots=slots, numa_node=max(0, address.numa_node))
+            numa_node = max(0, address.numa_node)
+            return open_qat(memory_bytes, cost=cost, slots=slots, numa_node=numa_node, form=qat_form)
 
 
 def stand_in_for(kind: str, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -70,14 +71,14 @@ def stand_ins_directory(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(cache) / "kuaka" / "stand-ins"
 
 
-def _open_emulated(address: DeviceAddress, socket: Path, memory_bytes: int) -> Device:
+def _open_emulated(address: DeviceAddress, socket: Path, memory_bytes: int, qat_form: Form) -> Device:
     if address.kind == "dsa":
         return open_dsa_on_emulated(socket, memory_bytes)
     if address.stand_in is None:
         return EmulatedDevice.open(socket, memory_bytes)
     if address.kind == "iaa":
         return open_iaa_on_emulated(_libqpl(address.stand_in), socket, memory_bytes)
-    return open_qat_on_emulated(_libqatzip(address.stand_in), socket, memory_bytes)
+    return open_qat_on_emulated(_libqatzip(address.stand_in), socket, memory_bytes, form=qat_form)
 
 
 @functools.cache

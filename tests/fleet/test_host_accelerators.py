@@ -82,6 +82,28 @@ def test_session_gets_a_row_for_each_worker_and_its_flow_ends_with_it(tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("codec", "makes", "decodes"),
+    [
+        (CodecId.DEFLATE, ["iaa", "qat"], ["iaa"]),
+        (CodecId.QAT, ["qat"], ["qat"]),
+        (CodecId.QAT_RAW, ["qat"], ["iaa"]),
+    ],
+)
+def test_session_has_the_devices_that_make_or_decode_its_streams(
+    tmp_path: Path, codec: CodecId, makes: list[str], decodes: list[str]
+) -> None:
+    async def story() -> None:
+        _, transport = real_service()
+        async with accelerators(tmp_path, DEVICES / "iaa-and-qat.yaml", transport) as host:
+            for session, sending, kinds in (("ab" * 16, True, makes), ("cd" * 16, False, decodes)):
+                offload = host.open("vm", terms(codec, session), Phase.PRECOPY, sending=sending)
+                assert offload is not None
+                assert [device.address.kind for device in offload.devices] == kinds
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("codec", [CodecId.NONE, CodecId.ZSTD])
 def test_device_is_offered_only_for_what_it_makes(tmp_path: Path, codec: CodecId) -> None:
     async def story() -> None:

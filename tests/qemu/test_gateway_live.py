@@ -11,7 +11,7 @@ from tests.qemu.live import GatewayPair, Pools, vms
 pytestmark = pytest.mark.qemu
 
 VERSIONS = [("7.2", "7.2"), ("7.2", "10.0"), ("10.0", "10.0")]
-CODECS = ["none", "lz4", "zstd", "deflate", "qat"]
+CODECS = ["none", "lz4", "zstd", "deflate", "qat", "qat-raw"]
 
 
 def migrate_and_compare(

@@ -1,8 +1,9 @@
 """QAT as a device: whole packets in one job each, both ways, in members that hardware, zlib and igzip can all read.
 
-What differs from the other devices: a job is up to a packet (QATzip cuts it into members of 64 KiB and has up to 32 of
-them in flight), its stream is gzip-extended with a 32 KiB window, and there is no busy answer: QATzip itself tries
-again. A thread that gets no instance of the hardware at a call is told so by a PAGE_FAULT: the caller does that one.
+What differs from the other devices: a job is up to a packet (QATzip cuts it into members, of 64 KiB or of a page, and
+has up to 32 of them in flight), its stream is gzip-extended with a 32 KiB window or a row of raw ones of a page each
+(`libqatzip.Form`), and there is no busy answer: QATzip itself tries again. A thread that gets no instance of the
+hardware at a call is told so by a PAGE_FAULT: the caller does that one.
 
 Hardware or nothing: sessions have no software backup, and one whose state is not that of hardware is never used.
 QATzip's software is a third as fast as the caller's own, and nothing tells reliably which of the two ran.
@@ -19,7 +20,14 @@ from numpy.typing import NDArray
 
 from scheduler.devices.cost import CostModel, OperationCost
 from scheduler.devices.device import DESCRIPTOR, MAX_DESCRIPTORS, Descriptors, DeviceDown, Operation, Status
-from scheduler.devices.qat.libqatzip import LEAST_INPUT_BYTES, LIBRARY_VARIABLE, QatZip, load_qatzip
+from scheduler.devices.qat.libqatzip import (
+    GZIP_EXTENDED,
+    LEAST_INPUT_BYTES,
+    LIBRARY_VARIABLE,
+    Form,
+    QatZip,
+    load_qatzip,
+)
 from scheduler.devices.qat.session import Job, SessionThread
 
 #: One device of the fourth generation, as examples/devices/qat.yaml has it; per member of 64 KiB.
@@ -106,17 +114,25 @@ def open_qat(
     cost: CostModel = QAT_COST,
     slots: int = QAT_SLOTS,
     numa_node: int = 0,
+    form: Form = GZIP_EXTENDED,
     library: QatZip | None = None,
     prepare: Callable[[QatZip], None] | None = None,
 ) -> QatDevice:
     """A session with the host's QAT. Raises `DeviceUnavailable` where it has none to give, `DeviceDown`."""
     if memory_bytes < 1:
         raise ValueError(f"a device with {memory_bytes} bytes of memory")
-    return QatDevice(SessionThread(library or _system_library(), memory_bytes, prepare, numa_node), cost, slots)
+    session = SessionThread(library or _system_library(), memory_bytes, prepare, numa_node, form)
+    return QatDevice(session, cost, slots)
 
 
 def open_qat_on_emulated(
-    library: QatZip, socket: Path, memory_bytes: int, *, cost: CostModel = QAT_COST, slots: int = QAT_SLOTS
+    library: QatZip,
+    socket: Path,
+    memory_bytes: int,
+    *,
+    cost: CostModel = QAT_COST,
+    slots: int = QAT_SLOTS,
+    form: Form = GZIP_EXTENDED,
 ) -> QatDevice:
     """A session of a stand-in library (`scheduler.devices.stand_ins`), the emulated device at `socket` its hardware."""
 
@@ -125,7 +141,7 @@ def open_qat_on_emulated(
         if result:
             raise DeviceDown(f"device at {socket} does not answer: {os.strerror(-result)}")
 
-    return open_qat(memory_bytes, cost=cost, slots=slots, library=library, prepare=connect)
+    return open_qat(memory_bytes, cost=cost, slots=slots, form=form, library=library, prepare=connect)
 
 
 def _system_library() -> QatZip:

@@ -3,29 +3,49 @@
 The ABI is that of libqatzip.so.3 (QATzip 1.2 and later). Layouts are declared here and proven twice: by their sizes,
 and by the library's own defaults, which are read into a larger buffer, where they must lie as declared and leave the
 rest alone. Calls release the interpreter's lock. Nothing here decides anything: see `session` and `codes`.
+
+QATzip does deflate in four formats; two are used, which its hardware both writes and reads, whole packets in one call
+(`Form`). Its format 3, raw deflate with nothing around it, is not one of them: several buffers become one stream of
+several blocks, and in many versions it is software that reads it, whatever a session allows.
 """
 
 import ctypes
 import ctypes.util
 import os
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from scheduler.devices.device import DeviceUnavailable
 
 SONAME = "libqatzip.so.3"
 #: Names a library to use instead of the system's.
 LIBRARY_VARIABLE = "KUAKA_LIBQATZIP"
-#: A session's buffer: what one request to the hardware holds, and so the most that one member of a stream may.
+#: The most that a session's buffer is here: what one request to the hardware holds.
 HW_BUFFER_BYTES = 64 << 10
 #: Bit of the extended result: software did it. It is not always set when software did.
 SOFTWARE_BIT = 1 << 4
 #: Smaller inputs are software's, even in a session without; the least that a session takes.
 LEAST_INPUT_BYTES = 128
 
-GZIP_EXTENDED = 2
+_DEFLATE_4B, _GZIP_EXTENDED = 0, 2
 _DEFLATE, _BOTH_DIRECTIONS, _LEVEL = 8, 2, 1
 _PINNED, _COMMON = 1, 0
 _SILENT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What streams of a session look like: QATzip's number for it, and how much one of their members holds."""
+
+    data_fmt: int
+    member_bytes: int
+
+
+#: Members with gzip's header, their sizes in it, and a checksum; see `pipeline.codecs.gzip_extended`.
+GZIP_EXTENDED = Form(_GZIP_EXTENDED, HW_BUFFER_BYTES)
+#: A raw deflate stream for each page, of one block, behind four bytes (little-endian) of its length. No checksum.
+RAW_PAGES = Form(_DEFLATE_4B, 4096)
 
 
 class Session(ctypes.Structure):
@@ -116,6 +136,8 @@ class QatZip:
         # It would write to the standard output of whoever loads it.
         self._library.qzSetLogLevel(_SILENT)
         self._check_layout()
+        self._claiming = threading.Lock()
+        self._form: Form | None = None
 
     @property
     def library(self) -> ctypes.CDLL:
@@ -126,14 +148,29 @@ class QatZip:
         """Attach to the hardware; no software in its stead."""
         return int(self._library.qzInit(session, 0))
 
-    def setup(self, session: Session) -> int:
-        """Gzip-extended deflate both ways, in buffers of `HW_BUFFER_BYTES`; no software in the hardware's stead."""
+    def claim(self, form: Form) -> None:
+        """Asked before a session of this form is set up. Raises `DeviceUnavailable` where the process has another.
+
+        QATzip makes an instance's buffers for the first session that uses it, for the life of the process, and lets
+        hardware write a later session's larger members into them.
+        """
+        with self._claiming:
+            if self._form is None:
+                self._form = form
+            if self._form.member_bytes != form.member_bytes:
+                raise DeviceUnavailable(
+                    f"QATzip's buffers are of {self._form.member_bytes} bytes in this process and stay so, "
+                    f"{form.member_bytes} are needed: codecs qat and qat-raw are not for one worker"
+                )
+
+    def setup(self, session: Session, form: Form = GZIP_EXTENDED) -> int:
+        """Deflate both ways in streams of this form; no software in the hardware's stead."""
         parameters = self._defaults()
-        parameters.deflate.data_fmt = GZIP_EXTENDED
+        parameters.deflate.data_fmt = form.data_fmt
         parameters.zlib_format = 0
         common = parameters.deflate.common
         common.direction, common.comp_lvl, common.sw_backup = _BOTH_DIRECTIONS, _LEVEL, 0
-        common.hw_buff_sz, common.input_sz_thrshold = HW_BUFFER_BYTES, LEAST_INPUT_BYTES
+        common.hw_buff_sz, common.input_sz_thrshold = form.member_bytes, LEAST_INPUT_BYTES
         # Sensitive to latency: software again, by the library's own judgement.
         common.is_sensitive_mode = 0
         return int(self._library.qzSetupSessionDeflateExt(session, parameters))
@@ -188,7 +225,7 @@ class QatZip:
             or common.comp_algorithm != _DEFLATE
             or not 0 <= common.direction <= _BOTH_DIRECTIONS
             or common.hw_buff_sz != HW_BUFFER_BYTES
-            or parameters.deflate.data_fmt != GZIP_EXTENDED
+            or parameters.deflate.data_fmt != _GZIP_EXTENDED
         ):
             raise DeviceUnavailable(f"{self.path}: its structures differ from {SONAME}'s: install QATzip 1.2 or later")
 

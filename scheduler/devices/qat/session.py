@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scheduler.devices.device import MAX_DESCRIPTORS, DeviceDown, DeviceUnavailable, Operation, Status
 from scheduler.devices.qat.codes import Code, status_of, why_no_hardware
-from scheduler.devices.qat.libqatzip import HW_BUFFER_BYTES, QatZip, Session
+from scheduler.devices.qat.libqatzip import HW_BUFFER_BYTES, Form, QatZip, Session
 
 #: Longest that opening may take: the library attaches the process to its devices by a daemon.
 OPEN_S = 1.0
@@ -55,13 +55,19 @@ class SessionThread:
     """See the module. `status`, `output_bytes` and `memory` are the device's."""
 
     def __init__(
-        self, library: QatZip, memory_bytes: int, prepare: Callable[[QatZip], None] | None, numa_node: int
+        self,
+        library: QatZip,
+        memory_bytes: int,
+        prepare: Callable[[QatZip], None] | None,
+        numa_node: int,
+        form: Form,
     ) -> None:
         """`prepare` runs in the thread before the session is opened. Raises `DeviceDown`, `DeviceUnavailable`."""
         self.status = np.zeros(MAX_DESCRIPTORS, dtype=np.uint8)
         self.output_bytes = np.zeros(MAX_DESCRIPTORS, dtype=np.uint32)
         self.memory: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self._library = library
+        self._form = form
         self._session = Session()
         self._address = 0
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -73,6 +79,7 @@ class SessionThread:
         self._down: DeviceDown | None = None
         if _still_abandoned() >= MAX_ABANDONED:
             raise DeviceDown(f"QATzip has {MAX_ABANDONED} calls that do not return")
+        library.claim(form)
         self._thread = threading.Thread(
             target=self._live, args=(memory_bytes, prepare, numa_node), name="kuaka-qat", daemon=True
         )
@@ -153,7 +160,7 @@ class SessionThread:
         self._library.end(self._session)
 
     def _open(self, memory_bytes: int, numa_node: int) -> None:
-        for call in (self._library.init, self._library.setup):
+        for call in (self._library.init, self._setup):
             result = call(self._session)
             why = why_no_hardware(result, self._session.hw_session_stat)
             if why is not None:
@@ -168,6 +175,9 @@ class SessionThread:
         freeing = weakref.finalize(owner, self._library.free, self._address)
         freeing.atexit = False
         self.memory = np.frombuffer(memoryview(owner), dtype=np.uint8)
+
+    def _setup(self, session: Session) -> int:
+        return self._library.setup(session, self._form)
 
     def _do(self, job: Job) -> None:
         call = self._library.compress if job.operation is Operation.COMPRESS else self._library.decompress

@@ -2,13 +2,15 @@
  *
  * `kuaka_stand_in_connect` makes the emulated device at a socket the calling thread's hardware; a thread without one has
  * none, and gets the real library's answers for that. A source is cut into members of the session's buffer size, up to
- * MEMBERS of them in flight; the device does raw deflate, the header, checksum and footer are added here.
+ * MAX_MEMBERS of them in flight; the device does raw deflate, what a format puts around it is added here: a header,
+ * checksum and footer, or four bytes of length, or nothing.
  *
  * Imitated because a binding must survive it: no hardware is no error where software is allowed, and nothing then tells
  * software from hardware (the extended result stays 0); an attempt to attach after one that failed is a duplicate;
  * inputs below the threshold are compressed in software whether it is allowed or not; small streams, streams of other
  * formats and members beyond the buffer are for software too, an error where there is none; a call has no time limit; a
- * thread that gets no instance may get one the next time. The software path stores instead of compressing.
+ * thread that gets no instance may get one the next time; a stream behind four bytes of length is written where it would
+ * lie if all before it held full buffers. The software path stores instead of compressing.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -99,9 +101,9 @@ typedef struct __attribute__((packed)) {
     uint32_t source_bytes, stream_bytes;
 } Header;
 
-enum { HEADER_BYTES = 24, FOOTER_BYTES = 8, MAX_BUFFER = 64 * 1024, MIN_BUFFER = 1024, MEMBERS = 8 };
-/* A member's two places in the device's memory; its arithmetic, which never stores, makes random bytes a quarter longer. */
-enum { PLACE = MAX_BUFFER + MAX_BUFFER / 2, DEVICE_BYTES = MEMBERS * 2 * PLACE };
+enum { HEADER_BYTES = 24, FOOTER_BYTES = 8, LENGTH_BYTES = 4, MAX_BUFFER = 64 * 1024, MIN_BUFFER = 1024 };
+/* Eight of the largest members, with their two places each in the device's memory, or more that are smaller. */
+enum { MAX_MEMBERS = 32, DEVICE_BYTES = 8 * 2 * (MAX_BUFFER + MAX_BUFFER / 2) };
 enum { MAX_STORED = 65535, STORED_HEADER_BYTES = 5 };
 enum { RETRIES = 500, RETRY_US = 100, LOOK_NS = 100000000 };
 _Static_assert(sizeof(Header) == HEADER_BYTES, "packed");
@@ -396,15 +398,28 @@ static int run(int operation, const struct kuaka_descriptor *jobs, unsigned coun
     return in_flight < 0 || taken < count ? QZ_FAIL : QZ_OK;
 }
 
-static unsigned char *place_of(unsigned member, int second)
+/* One of a member's places; the device's arithmetic, which never stores, makes random bytes a quarter longer. */
+static uint32_t place_bytes(const Session *made)
 {
-    return kuaka_device_memory(device) + (2 * member + (second != 0)) * (size_t)PLACE;
+    return made->params.common_params.hw_buff_sz + made->params.common_params.hw_buff_sz / 2;
 }
 
-static struct kuaka_descriptor job_of(unsigned member, uint32_t source_bytes, uint32_t capacity_bytes)
+static unsigned members_of(const Session *made)
 {
-    uint32_t at = 2 * member * (uint32_t)PLACE;
-    return (struct kuaka_descriptor){at, source_bytes, at + PLACE, capacity_bytes};
+    unsigned fit = DEVICE_BYTES / 2 / place_bytes(made);
+    return fit < MAX_MEMBERS ? fit : MAX_MEMBERS;
+}
+
+static unsigned char *place_of(const Session *made, unsigned member, int second)
+{
+    return kuaka_device_memory(device) + (2 * member + (second != 0)) * (size_t)place_bytes(made);
+}
+
+static struct kuaka_descriptor job_of(const Session *made, unsigned member, uint32_t source_bytes,
+                                      uint32_t capacity_bytes)
+{
+    uint32_t at = 2 * member * place_bytes(made);
+    return (struct kuaka_descriptor){at, source_bytes, at + place_bytes(made), capacity_bytes};
 }
 
 static void put_header(unsigned char *to, uint32_t source_bytes, uint32_t stream_bytes)
@@ -449,19 +464,21 @@ static void put_stored(unsigned char *to, const unsigned char *source, uint32_t 
 static unsigned put_member(int format, const unsigned char *source, uint32_t source_bytes, const unsigned char *stream,
                            uint32_t stream_bytes, unsigned char *to, unsigned room)
 {
-    int raw = format == QZ_DEFLATE_RAW;
-    unsigned around = raw ? 0 : HEADER_BYTES + FOOTER_BYTES;
+    unsigned header = format == QZ_DEFLATE_RAW ? 0 : format == QZ_DEFLATE_4B ? LENGTH_BYTES : HEADER_BYTES;
+    unsigned around = format == QZ_DEFLATE_GZIP_EXT ? header + FOOTER_BYTES : header;
     int stored = !stream || stream_bytes > stored_bytes(source_bytes);
     if (stored)
         stream_bytes = stored_bytes(source_bytes);
     if (room < around || room - around < stream_bytes)
         return 0;
-    unsigned char *body = to + (raw ? 0 : HEADER_BYTES);
+    unsigned char *body = to + header;
     if (stored)
         put_stored(body, source, source_bytes);
     else
         memcpy(body, stream, stream_bytes);
-    if (!raw) {
+    if (format == QZ_DEFLATE_4B)
+        copy_out(to, stream_bytes);
+    if (format == QZ_DEFLATE_GZIP_EXT) {
         put_header(to, source_bytes, stream_bytes);
         copy_out(body + stream_bytes, crc32_of(source, source_bytes));
         copy_out(body + stream_bytes + 4, source_bytes);
@@ -472,13 +489,13 @@ static unsigned put_member(int format, const unsigned char *source, uint32_t sou
 static int compress_round(const Session *made, const unsigned char *source, unsigned *source_bytes,
                           unsigned char *to, unsigned *room)
 {
-    struct kuaka_descriptor jobs[MEMBERS];
+    struct kuaka_descriptor jobs[MAX_MEMBERS] = {{0}};
     uint32_t buffer = made->params.common_params.hw_buff_sz;
     unsigned count = 0, read = 0, written = 0;
-    for (; count < MEMBERS && read < *source_bytes; count++) {
+    for (; count < members_of(made) && read < *source_bytes; count++) {
         uint32_t bytes = *source_bytes - read < buffer ? *source_bytes - read : buffer;
-        memcpy(place_of(count, 0), source + read, bytes);
-        jobs[count] = job_of(count, bytes, PLACE);
+        memcpy(place_of(made, count, 0), source + read, bytes);
+        jobs[count] = job_of(made, count, bytes, place_bytes(made));
         read += bytes;
     }
     int result = run(KUAKA_COMPRESS, jobs, count);
@@ -488,8 +505,9 @@ static int compress_round(const Session *made, const unsigned char *source, unsi
             result = QZ_FAIL;
             break;
         }
-        unsigned put = put_member(made->params.data_fmt, source + read, jobs[member].source_bytes, place_of(member, 1),
-                                  kuaka_device_output_bytes(device)[member], to + written, *room - written);
+        unsigned put = put_member(made->params.data_fmt, source + read, jobs[member].source_bytes,
+                                  place_of(made, member, 1), kuaka_device_output_bytes(device)[member], to + written,
+                                  *room - written);
         if (!put)
             result = QZ_BUF_ERROR;
         else
@@ -499,6 +517,12 @@ static int compress_round(const Session *made, const unsigned char *source, unsi
     *source_bytes = read;
     *room = written;
     return result;
+}
+
+/* What hardware takes of one: a buffer that grew by an eighth, and a little. */
+static uint32_t largest_stream(uint32_t buffer)
+{
+    return 9 * buffer / 8 + 1024;
 }
 
 /* Whether hardware can do this member; its header is read into `header`. */
@@ -511,7 +535,7 @@ static int read_header(const unsigned char *from, unsigned left, uint32_t buffer
         header->system != 255 || header->extra_bytes != 12 || memcmp(header->subfield, "QZ", 2) != 0 ||
         header->subfield_bytes != 8)
         return QZ_FAIL;
-    if (header->source_bytes > buffer || header->stream_bytes > PLACE)
+    if (header->source_bytes > buffer || header->stream_bytes > largest_stream(buffer))
         return QZ_NOSW_LOW_MEM;
     if (header->stream_bytes == 0 || header->stream_bytes > left - HEADER_BYTES ||
         left - HEADER_BYTES - header->stream_bytes < FOOTER_BYTES)
@@ -522,18 +546,18 @@ static int read_header(const unsigned char *from, unsigned left, uint32_t buffer
 static int decompress_round(const Session *made, const unsigned char *stream, unsigned *stream_bytes,
                             unsigned char *to, unsigned *room)
 {
-    struct kuaka_descriptor jobs[MEMBERS];
-    Header headers[MEMBERS];
+    struct kuaka_descriptor jobs[MAX_MEMBERS];
+    Header headers[MAX_MEMBERS];
     uint32_t buffer = made->params.common_params.hw_buff_sz;
     unsigned count = 0, read = 0, written = 0, promised = 0;
     int stopped = QZ_OK;
-    while (count < MEMBERS && read < *stream_bytes) {
+    while (count < members_of(made) && read < *stream_bytes) {
         Header *header = &headers[count];
         stopped = read_header(stream + read, *stream_bytes - read, buffer, *room - promised, header);
         if (stopped != QZ_OK)
             break;
-        memcpy(place_of(count, 0), stream + read + HEADER_BYTES, header->stream_bytes);
-        jobs[count] = job_of(count, header->stream_bytes, header->source_bytes);
+        memcpy(place_of(made, count, 0), stream + read + HEADER_BYTES, header->stream_bytes);
+        jobs[count] = job_of(made, count, header->stream_bytes, header->source_bytes);
         count++;
         read += HEADER_BYTES + header->stream_bytes + FOOTER_BYTES;
         promised += header->source_bytes;
@@ -546,12 +570,62 @@ static int decompress_round(const Session *made, const unsigned char *stream, un
         if (kuaka_device_status(device)[member] != KUAKA_OK) {
             result = QZ_FAIL;
         } else if (kuaka_device_output_bytes(device)[member] != bytes || copy_in(footer + 4) != bytes ||
-                   copy_in(footer) != crc32_of(place_of(member, 1), bytes)) {
+                   copy_in(footer) != crc32_of(place_of(made, member, 1), bytes)) {
             result = QZ_DATA_ERROR;
         } else {
-            memcpy(to + written, place_of(member, 1), bytes);
+            memcpy(to + written, place_of(made, member, 1), bytes);
             written += bytes;
             read += HEADER_BYTES + headers[member].stream_bytes + FOOTER_BYTES;
+        }
+    }
+    *stream_bytes = read;
+    *room = written;
+    return result != QZ_OK ? result : stopped;
+}
+
+static int one_block(const unsigned char *stream, uint32_t stream_bytes)
+{
+    return stream_bytes > 0 && (stream[0] & 1);
+}
+
+/* Streams behind their lengths, each of one block that ends there: how long their output is, only the output says. */
+static int decompress_lengths_round(const Session *made, const unsigned char *stream, unsigned *stream_bytes,
+                                    unsigned char *to, unsigned *room)
+{
+    struct kuaka_descriptor jobs[MAX_MEMBERS];
+    uint32_t buffer = made->params.common_params.hw_buff_sz;
+    unsigned count = 0, read = 0, written = 0, promised = 0;
+    int stopped = QZ_OK;
+    while (count < members_of(made) && read < *stream_bytes) {
+        unsigned left = *stream_bytes - read;
+        uint32_t bytes = left < LENGTH_BYTES ? 0 : copy_in(stream + read);
+        if (bytes > largest_stream(buffer))
+            stopped = QZ_NOSW_LOW_MEM;
+        else if (!bytes || bytes > left - LENGTH_BYTES)
+            stopped = QZ_DATA_ERROR;
+        else if (promised >= *room)
+            stopped = QZ_BUF_ERROR;
+        else if (!one_block(stream + read + LENGTH_BYTES, bytes))
+            stopped = QZ_FAIL;
+        if (stopped != QZ_OK)
+            break;
+        uint32_t capacity = *room - promised < buffer ? *room - promised : buffer;
+        memcpy(place_of(made, count, 0), stream + read + LENGTH_BYTES, bytes);
+        jobs[count] = job_of(made, count, bytes, capacity);
+        count++;
+        read += LENGTH_BYTES + bytes;
+        promised += capacity;
+    }
+    int result = count ? run(KUAKA_DECOMPRESS, jobs, count) : QZ_OK;
+    promised = 0;
+    for (unsigned member = 0; result == QZ_OK && member < count; member++) {
+        uint32_t bytes = kuaka_device_output_bytes(device)[member];
+        if (kuaka_device_status(device)[member] != KUAKA_OK) {
+            result = QZ_FAIL;
+        } else {
+            memcpy(to + promised, place_of(made, member, 1), bytes);
+            promised += jobs[member].capacity_bytes;
+            written += bytes;
         }
     }
     *stream_bytes = read;
@@ -564,18 +638,17 @@ static int decompress_raw(const Session *made, const unsigned char *stream, unsi
                           unsigned *room)
 {
     uint32_t buffer = made->params.common_params.hw_buff_sz;
-    int one_block = *stream_bytes > 0 && (stream[0] & 1);
-    if (!one_block || *stream_bytes > PLACE)
+    if (!one_block(stream, *stream_bytes) || *stream_bytes > largest_stream(buffer))
         return QZ_FAIL;
-    struct kuaka_descriptor job = job_of(0, *stream_bytes, buffer - 1);
-    memcpy(place_of(0, 0), stream, *stream_bytes);
+    struct kuaka_descriptor job = job_of(made, 0, *stream_bytes, buffer - 1);
+    memcpy(place_of(made, 0, 0), stream, *stream_bytes);
     int result = run(KUAKA_DECOMPRESS, &job, 1);
     if (result != QZ_OK || kuaka_device_status(device)[0] != KUAKA_OK)
         return QZ_FAIL;
     uint32_t bytes = kuaka_device_output_bytes(device)[0];
     if (bytes > *room)
         return QZ_BUF_ERROR;
-    memcpy(to, place_of(0, 1), bytes);
+    memcpy(to, place_of(made, 0, 1), bytes);
     *room = bytes;
     return QZ_OK;
 }
@@ -683,7 +756,7 @@ int qzCompressExt(QzSession_T *session, const unsigned char *source, unsigned *s
     }
     const Session *made = session->internal;
     int format = made->params.data_fmt;
-    if (made->zlib_format || (format != QZ_DEFLATE_GZIP_EXT && format != QZ_DEFLATE_RAW) ||
+    if (made->zlib_format || format == QZ_DEFLATE_GZIP ||
         (format == QZ_DEFLATE_RAW && *source_bytes > made->params.common_params.hw_buff_sz))
         return refuse(source_bytes, to_bytes, QZ_UNSUPPORTED_FMT);
     int small = *source_bytes < made->params.common_params.input_sz_thrshold;
@@ -723,22 +796,23 @@ int qzDecompressExt(QzSession_T *session, const unsigned char *stream, unsigned 
             return refuse(stream_bytes, to_bytes, result);
     }
     const Session *made = session->internal;
-    int format = made->params.data_fmt, raw = format == QZ_DEFLATE_RAW;
-    if (made->zlib_format || (format != QZ_DEFLATE_GZIP_EXT && !raw))
+    int format = made->params.data_fmt, raw = format == QZ_DEFLATE_RAW, gzip = format == QZ_DEFLATE_GZIP_EXT;
+    if (made->zlib_format || format == QZ_DEFLATE_GZIP)
         return refuse(stream_bytes, to_bytes, QZ_UNSUPPORTED_FMT);
     /* The threshold is compared with what the first header promises. */
-    int small = !raw && (*stream_bytes < HEADER_BYTES ||
+    int small = gzip && (*stream_bytes < HEADER_BYTES ||
                          copy_in(stream + 16) < made->params.common_params.input_sz_thrshold);
     int way = route(session, small);
     int result;
-    if (way == QZ_NO_HW && !raw)
+    if (way == QZ_NO_HW && gzip)
         return unstore(stream, stream_bytes, to, to_bytes);
     if (way != QZ_OK)
         return refuse(stream_bytes, to_bytes, way);
     if (raw)
         result = decompress_raw(made, stream, stream_bytes, to, to_bytes);
     else
-        result = in_rounds(decompress_round, made, stream, stream_bytes, to, to_bytes);
+        result = in_rounds(gzip ? decompress_round : decompress_lengths_round, made, stream, stream_bytes, to,
+                           to_bytes);
     if (result != QZ_OK && raw)
         return refuse(stream_bytes, to_bytes, result);
     session->total_in = *stream_bytes;
