@@ -114,5 +114,5 @@ def _stand_in(kind: str) -> str | None:
     try:
         return stand_in_for(kind)
     except StandInError as error:
-        _log.warning("%s; the emulated device is used without it", error)
+        _log.warning("%s; an emulated IAA is used without it, a QAT is not used", error)
         return None

@@ -3,8 +3,8 @@
 Descriptors name memory of whoever submits them, and files of devices are not for other processes than the one that
 opened them: so an agent hands out addresses, and each thread of a worker opens for itself. An emulated device stands
 where the hardware would: the binding to DSA, libqpl or QATzip is the real one, below it is a peer or a stand-in library
-that asks the emulated device's process. Without a C compiler there are no stand-in libraries, and the emulated device
-is used as it is.
+that asks the emulated device's process. Without a C compiler there are no stand-in libraries: an emulated IAA is used as
+it is, a QAT not at all, because what goes around its streams is QATzip's work.
 """
 
 import ctypes
@@ -75,6 +75,10 @@ def _open_emulated(address: DeviceAddress, socket: Path, memory_bytes: int, qat_
     if address.kind == "dsa":
         return open_dsa_on_emulated(socket, memory_bytes)
     if address.stand_in is None:
+        if address.kind == "qat":
+            raise DeviceUnavailable(
+                "an emulated QAT is used by its stand-in library: install a C compiler (gcc and libc6-dev)"
+            )
         return EmulatedDevice.open(socket, memory_bytes)
     if address.kind == "iaa":
         return open_iaa_on_emulated(_libqpl(address.stand_in), socket, memory_bytes)

@@ -59,6 +59,7 @@ def test_guests_share_a_device_and_arrive_whole(home: Path) -> None:
     ("file", "options", "kinds"),
     [
         ("qat.yaml", ("--codec", "qat"), {"qat"}),
+        ("qat.yaml", ("--codec", "qat-raw"), {"qat"}),
         ("iaa-and-qat.yaml", (), {"iaa"}),
         ("dsa.yaml", ("--codec", "deflate"), set()),
     ],
@@ -66,7 +67,7 @@ def test_guests_share_a_device_and_arrive_whole(home: Path) -> None:
 def test_guests_arrive_whole_by_every_binding(home: Path, file: str, options: tuple[str, ...], kinds: set[str]) -> None:
     words = ("--devices", str(DEVICES / file), "--dirty-rate", "2MiB", "--memory", "128MiB", "-o", "json")
     command = KuakaCommand(home, "demo", *words, *options)
-    check(command, formats={"deflate", "qat", "none"})
+    check(command, formats={"deflate", "qat", "qat-raw", "none"})
     for migration in command.migrations:
         assert set(migration["accelerators"]) >= kinds
         assert sum(migration["accelerators"].values()) == migration["accelerator_pages"]

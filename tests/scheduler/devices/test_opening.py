@@ -15,6 +15,7 @@ from scheduler.devices.iaa.device import IaaDevice
 from scheduler.devices.opening import open_device, stand_in_for, stand_ins_directory
 from scheduler.devices.presets import COSTS, ENGINES
 from scheduler.devices.qat.device import QatDevice
+from scheduler.devices.qat.libqatzip import RAW_PAGES
 from scheduler.devices.spec_file import load_devices
 from tests.conftest import ROOT
 from tests.needs import need
@@ -58,9 +59,26 @@ def test_emulated_device_is_used_through_the_real_binding(
         device.close()
 
 
-def test_without_a_stand_in_the_emulated_device_is_used_as_it_is(socket: Path) -> None:
+def test_without_a_stand_in_an_emulated_iaa_is_used_as_it_is(socket: Path) -> None:
     device = open_device(DeviceAddress("iaa", (str(socket),), 128, emulated=True), MEMORY_BYTES)
     assert isinstance(device, EmulatedDevice)
+    device.close()
+
+
+def test_without_a_stand_in_an_emulated_qat_is_not_used_because_its_streams_are_not_qatzips(socket: Path) -> None:
+    with pytest.raises(DeviceUnavailable, match="install a C compiler"):
+        open_device(DeviceAddress("qat", (str(socket),), 128, emulated=True), MEMORY_BYTES)
+
+
+def test_qat_is_opened_in_the_form_that_was_asked_for(socket: Path) -> None:
+    need("cc")
+    library = stand_in_for("qat")
+    assert library is not None
+    address = DeviceAddress("qat", (str(socket),), 128, emulated=True, stand_in=library)
+    device = open_device(address, MEMORY_BYTES)
+    # The forms are not for one process, and this one says so of the other.
+    with pytest.raises(DeviceUnavailable, match="not for one worker"):
+        open_device(address, MEMORY_BYTES, RAW_PAGES)
     device.close()
 
 
