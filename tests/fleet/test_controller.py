@@ -355,6 +355,17 @@ def test_a_fleet_that_joins_later_does_not_catch_up_with_what_the_other_has_had(
         assert abs(fleets[joined : joined + 6].count("new") - 3) <= 1
 
 
+def test_two_fleets_of_one_priority_that_come_together_are_never_more_than_a_machine_apart() -> None:
+    many = [spec_of(*(machine(f"{name}-{number}", "a", "b") for number in range(12))) for name in ("red", "blue")]
+    story = Story([("red", many[0]), ("blue", many[1])]).tell()
+    assert story.world.broken == []
+    for state in ("Admitted", "Succeeded"):
+        fleets = [event.fleet for event in story.events() if event.state == state]
+        ahead = [fleets[:done].count("red") - fleets[:done].count("blue") for done in range(len(fleets))]
+        assert len(fleets) == 24
+        assert max(map(abs, ahead)) <= 1
+
+
 def test_two_hundred_machines_move_under_the_limits() -> None:
     spec = spec_of(
         *(machine(f"vm-{number}", "abc"[number % 3], "bca"[number % 3]) for number in range(200)),
