@@ -11,6 +11,7 @@ from scheduler.core.units import NS_PER_S, PERMILLE, ServiceClass
 
 #: Of the capacity outside the critical reserve, what reservations may take.
 _PROMISED_PERMILLE = 800
+_PATIENCE_HORIZONS = 4
 _CRITICAL = ServiceClass.CRITICAL
 
 
@@ -27,10 +28,14 @@ class Capacity:
         #: The most that one grant is worth, and one of CRITICAL.
         self.lease_cost_ns = self.lease_ns * settings.engines
         self.critical_cost_ns = settings.critical_lease_ns * settings.engines
+        #: How long a holder may take for half of what it was granted.
+        self.patience_ns = _PATIENCE_HORIZONS * settings.horizon_ns
         #: Slots that are not the reserve's.
         self.usable_slots = settings.slots - settings.critical_slots
-        self._life_ns = life_ns(settings.ttl_ns, settings.clock_ppm, settings.drain_ns)
-        self._critical_life_ns = life_ns(settings.critical_ttl_ns, settings.clock_ppm, settings.drain_ns)
+        self._life, self._critical_life = (
+            (ttl_ns, life_ns(ttl_ns, settings.clock_ppm, settings.drain_ns))
+            for ttl_ns in (settings.ttl_ns, settings.critical_ttl_ns)
+        )
         self.set_rate(rate_permille)
 
     def set_rate(self, rate_permille: int) -> None:
@@ -48,13 +53,10 @@ class Capacity:
         capacity_ns_s = self.settings.engines * NS_PER_S
         return capacity_ns_s * self.usable_slots * _PROMISED_PERMILLE // (self.settings.slots * PERMILLE)
 
-    def lease_life_ns(self, flow: Flow) -> int:
-        """How long after now the flow's lease must be taken to be in use; see `leases`."""
-        return self._critical_life_ns if flow.service_class is _CRITICAL else self._life_ns
-
-    def ttl_ns(self, flow: Flow) -> int:
-        """The time to live that the flow's holder is told."""
-        return self.settings.critical_ttl_ns if flow.service_class is _CRITICAL else self.settings.ttl_ns
+    def life_of(self, flow: Flow) -> tuple[int, int]:
+        """The time to live that the flow's holder is told, and how long after now its lease must be taken to be in use;
+        see `leases`."""
+        return self._critical_life if flow.service_class is _CRITICAL else self._life
 
 
 def lease_ns(settings: PoolSettings) -> int:

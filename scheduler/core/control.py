@@ -150,7 +150,7 @@ class QueueDelay:
             return replace(self, since_ns=now_ns, least_ns=wait_ns)
         least_ns = min(self.least_ns, wait_ns)
         if now_ns - self.since_ns < self.interval_ns:
-            return replace(self, least_ns=least_ns)
+            return self if least_ns == self.least_ns else replace(self, least_ns=least_ns)
         return replace(self, overloaded=least_ns > self.target_ns, since_ns=now_ns, least_ns=wait_ns)
 
 

@@ -60,6 +60,7 @@ class Granted:
 class Outlook:
     """What a flow that asked may expect: how long until its next grant, and its share of the pool's work.
 
+    Told when it differs by an eighth from what was told last, or the reason does; so it must not get lost.
     The split needs both. A flow that has nothing left to do under a lease works without the device until then.
     """
 

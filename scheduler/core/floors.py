@@ -31,6 +31,6 @@ class Floors:
 
     def charge(self, demanding: ServiceClass, served: ServiceClass, cost_ns: int) -> None:
         """`served` was granted work while `demanding` had demand."""
-        change = cost_ns * self._floors[demanding] - (cost_ns * PERMILLE if served is demanding else 0)
-        credit = self._credit[demanding] + change
-        self._credit[demanding] = max(-self._limit, min(self._limit, credit))
+        part = self._floors[demanding] - (PERMILLE if served is demanding else 0)
+        credit, limit = self._credit[demanding] + cost_ns * part, self._limit
+        self._credit[demanding] = limit if credit > limit else max(-limit, credit)

@@ -8,12 +8,11 @@ one changes nothing.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scheduler.core.effects import Outlook
 from scheduler.core.units import Phase, ServiceClass
 
 if TYPE_CHECKING:
     from scheduler.core.fair import Entry, FairQueue, Tenant
-
-_UNHURRIED = (Phase.PRECOPY, Phase.BACKGROUND)
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +33,10 @@ class Flow:
     deadline_ns: int | None = None
     remaining_ns: int = 0
     service_class: ServiceClass = ServiceClass.BULK
+    #: Whether its queue alone decides its class: no deadline, no standstill.
+    unhurried: bool = True
+    #: Whether nothing but its weight decides when it is served: nothing hurries it, no cap holds it back.
+    plain: bool = True
 
     #: Work that it could do beyond `used_ns` within the horizon, by its own word.
     demand_ns: int = 0
@@ -90,6 +93,8 @@ class Flow:
     #: What it may still be given in a class above its own before it has to wait there again.
     boost_ns: int = 0
     boost_at_ns: int = 0
+    #: What its holder was told last.
+    outlook: Outlook | None = None
     #: What its holder said last; for statistics.
     wait_ns: int = 0
     busy_retries: int = 0
@@ -114,13 +119,3 @@ class Flow:
     def home_class(self) -> ServiceClass:
         """That of its queue."""
         return self.queue.service_class
-
-    @property
-    def unhurried(self) -> bool:
-        """Whether its queue alone decides its class: no deadline, no standstill."""
-        return self.deadline_ns is None and self.phase in _UNHURRIED
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing but its weight decides when it is served: nothing hurries it, no cap holds it back."""
-        return not self.cap_ns_s and self.unhurried

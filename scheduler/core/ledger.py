@@ -24,7 +24,9 @@ class Ledger:
         """A flow may do so much more."""
         flow.granted_ns += cost_ns
         if not flow.stuck:
-            self._add(flow, cost_ns)
+            self.outstanding_ns += cost_ns
+            if flow.service_class is _CRITICAL:
+                self.critical_ns += cost_ns
 
     def done(self, flow: Flow, used_ns: int, now_ns: int) -> None:
         """A flow says how far it has come; what nobody granted is paid for as if it had been."""

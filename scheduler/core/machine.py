@@ -149,11 +149,11 @@ class Scheduler:
         if epoch == self.epoch or not report.lease:
             if flow.adopted:
                 pool.leases.confirm(flow, presented=report.lease > 0)
-            return pool.report(report, now_ns)
+            return pool.report(flow, report, now_ns)
         if epoch < self.epoch and self.may_adopt(pool, now_ns):
-            return pool.adopt(report, now_ns)
+            return pool.adopt(flow, report, now_ns)
         # It is told, and counts as a flow without a lease from now on.
-        pool.report(_bare(report), now_ns)
+        pool.report(flow, _bare(report), now_ns)
         return Reason.STALE_EPOCH
 
     @staticmethod

@@ -31,9 +31,8 @@ from scheduler.core.turns import Turns
 from scheduler.core.units import Phase, ServiceClass
 
 _FAR_NS = 1 << 62
-#: How long a holder may take for half of what it was granted.
-_PATIENCE_HORIZONS = 4
 _CRITICAL = ServiceClass.CRITICAL
+_UNHURRIED = (Phase.PRECOPY, Phase.BACKGROUND)
 
 
 class PoolScheduler:
@@ -131,6 +130,8 @@ class PoolScheduler:
         flow.cap_ns_s = event.cap_ns_s
         flow.deadline_ns, flow.remaining_ns = event.deadline_ns, event.remaining_ns
         flow.phase = event.phase
+        flow.unhurried = event.deadline_ns is None and event.phase in _UNHURRIED
+        flow.plain = flow.unhurried and not event.cap_ns_s
         self.shares.changed()
         queue = self.shares.queue_of(event.phase)
         tenant = self.shares.tenant(event.tenant, queue, tenant_weight)
@@ -154,35 +155,30 @@ class PoolScheduler:
 
     # What holders say
 
-    def report(self, report: FlowReport, now_ns: int) -> Reason | None:
+    def report(self, flow: Flow, report: FlowReport, now_ns: int) -> Reason | None:
         """What a holder says of its flow, under this epoch; why its lease is void, None where it is not."""
-        flow = self.flows.get(report.flow)
-        if flow is None:
-            return Reason.UNKNOWN_FLOW
         if report.used_ns > flow.used_ns:
             self.ledger.done(flow, report.used_ns, now_ns)
         flow.heard = True
-        if now_ns - flow.judged_at_ns >= _PATIENCE_HORIZONS * self.capacity.settings.horizon_ns:
+        if now_ns - flow.judged_at_ns >= self.capacity.patience_ns:
             self.ledger.judge(flow, now_ns)
-        flow.demand_ns = max(0, min(report.demand_ns, self.shares.most_ahead_ns(flow)))
+        demand_ns, most_ns = report.demand_ns, self.shares.most_ahead_ns(flow)
+        flow.demand_ns = most_ns if demand_ns > most_ns else max(0, demand_ns)
         flow.wait_ns, flow.busy_retries = report.wait_ns, report.busy_retries
         self.counts.wait_ns += report.wait_ns
         self.counts.busy_retries += report.busy_retries
         void = self.leases.acknowledge(flow, report, learning=self.learning(now_ns)) if report.lease else None
         # Most of the time it waits where it waited before.
-        if flow.entry is None or flow.demand_ns <= flow.unused_ns or not flow.plain:
+        if flow.entry is None or not flow.plain or not flow.backlogged:
             self.turns.move(flow, now_ns)
         if flow.lease:
             self.leases.renew(flow, now_ns)
         self._touched[flow] = True
         return void
 
-    def adopt(self, report: FlowReport, now_ns: int) -> Reason | None:
+    def adopt(self, flow: Flow, report: FlowReport, now_ns: int) -> Reason | None:
         """A holder presents a lease of the epoch before, while learning."""
-        flow = self.flows.get(report.flow)
-        if flow is None:
-            return Reason.UNKNOWN_FLOW
-        return self.leases.adopt(flow, report) or self.report(_without_lease(report, flow.lease), now_ns)
+        return self.leases.adopt(flow, report) or self.report(flow, _without_lease(report, flow.lease), now_ns)
 
     # Tickets
 
@@ -268,14 +264,7 @@ class PoolScheduler:
     def effects(self, now_ns: int) -> list[Effect]:
         """What holders must be told: of leases those that have one, of their outlook those that asked."""
         touched, self._touched = self._touched, {}
-        up, learning = self.up, self.learning(now_ns)
-        told: list[Effect] = []
-        for flow, asked in touched.items():
-            if flow.lease:
-                told.append(self.answers.lease(flow))
-            if asked and flow.demand_ns:
-                told.append(self.answers.outlook(flow, up=up, learning=learning))
-        return told
+        return self.answers.tell(touched, up=self.up, learning=self.learning(now_ns))
 
     def fence_all(self, reason: Reason, now_ns: int) -> Iterator[Fenced]:
         """The device has gone: every lease is void."""

@@ -38,11 +38,10 @@ class PoolLeases:
 
     def renew(self, flow: Flow, now_ns: int) -> None:
         """The flow's holder has reported, or is told of a lease: it lives from now on."""
-        capacity = self._capacity
         self._counts.renewals += 1
-        flow.ttl_ns = capacity.ttl_ns(flow)
+        flow.ttl_ns, life_ns = self._capacity.life_of(flow)
         # Never sooner: the answer that shortens its life may be lost.
-        flow.expires_ns = max(flow.expires_ns, now_ns + capacity.lease_life_ns(flow))
+        flow.expires_ns = max(flow.expires_ns, now_ns + life_ns)
         if not flow.expiry_queued:
             self._queue_expiry(flow)
 

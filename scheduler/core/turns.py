@@ -69,17 +69,21 @@ class Turns:
         for queue in self._queues:
             if queue.waiting and self._floors.due(queue.service_class):
                 return queue.head(), False
-        return critical or self._urgent.head() or self._bulk.head() or self._background.head(), False
+        urgent = self._urgent.head() if self._urgent.size else None
+        return critical or urgent or self._bulk.head() or self._background.head(), False
 
     def served(self, flow: Flow, cost_ns: int, now_ns: int) -> None:
         """A flow was granted work, which counts for and against the floors."""
         served = flow.service_class
         for queue in self._queues:
             if queue.waiting:
-                self._floors.charge(queue.service_class, served, cost_ns)
-                if served is queue.service_class and queue.wanting_since_ns is not None:
-                    self.gaps_ns[served] = max(self.gaps_ns[served], now_ns - queue.wanting_since_ns)
+                demanding = queue.service_class
+                self._floors.charge(demanding, served, cost_ns)
+                if served is demanding and queue.wanting_since_ns is not None:
+                    gap_ns = now_ns - queue.wanting_since_ns
                     queue.wanting_since_ns = now_ns
+                    if gap_ns > self.gaps_ns[served]:
+                        self.gaps_ns[served] = gap_ns
 
     def enter(self, flow: Flow, now_ns: int) -> None:
         """Put a flow that is in no queue where it belongs."""

@@ -155,7 +155,7 @@ def told_the_life_of_another_class(patch: pytest.MonkeyPatch) -> None:
 
     def told(self: Answers, flow: Flow) -> Granted:
         granted = lease(self, flow)
-        return replace(granted, lease=replace(granted.lease, ttl_ns=self._capacity.ttl_ns(flow)))
+        return replace(granted, lease=replace(granted.lease, ttl_ns=self._capacity.life_of(flow)[0]))
 
     patch.setattr(Answers, "lease", told)
 
