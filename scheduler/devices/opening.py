@@ -3,8 +3,8 @@
 Descriptors name memory of whoever submits them, and files of devices are not for other processes than the one that
 opened them: so an agent hands out addresses, and each thread of a worker opens for itself. An emulated device stands
 where the hardware would: the binding to DSA, libqpl or QATzip is the real one, below it is a peer or a stand-in library
-that asks the emulated device's process. Without a C compiler there are no stand-in libraries: an emulated IAA is used as
-it is, a QAT not at all, because what goes around its streams is QATzip's work.
+that asks the emulated device's process. Without a C compiler there are no stand-in libraries: an emulated IAA is used
+as it is, a QAT not at all, because what goes around its streams is QATzip's work.
 """
 
 import ctypes
