@@ -50,8 +50,8 @@ bench-bindings: setup ## what the bindings to real queues cost their caller; BEN
 bench-plan: setup ## plan 10 000 machines on 500 hosts; BENCH_ARGS="..."
 	$(BIN)/python -m benchmarks plan $(BENCH_ARGS)
 
-demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"
-	$(BIN)/kuaka demo $(DEMO_ARGS)
+demo: setup ## migrate live guests and compare their RAM; DEMO_ARGS="--vms 4"; WATCH=1: with Prometheus and a report
+	$(if $(WATCH),@$(BIN)/python -m dashboards.watch,$(BIN)/kuaka demo) $(DEMO_ARGS)
 
 clean: ## remove what tools and builds left; .venv and .cache stay
 	rm -rf build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
