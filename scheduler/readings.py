@@ -26,7 +26,8 @@ class Readings:
     """The samples of one scrape. A metric that was given none is left out."""
 
     def __init__(self) -> None:
-        self._families: dict[Metric, Family] = {}
+        #: By the metric's name, whose hash is known.
+        self._families: dict[str, Family] = {}
 
     def put(self, metric: Metric, value: float, *labels: str) -> None:
         """One sample; `labels` are the values of the metric's labels in their order. No series may be given twice."""
@@ -47,9 +48,11 @@ class Readings:
         return self._families.values()
 
     def _family(self, metric: Metric) -> Family:
-        family = self._families.get(metric)
+        family = self._families.get(metric.name)
         if family is None:
-            family = self._families[metric] = Family(metric.name.removesuffix(_TOTAL), metric.help, metric.kind.value)
+            family = self._families[metric.name] = Family(
+                metric.name.removesuffix(_TOTAL), metric.help, metric.kind.value
+            )
         return family
 
 
