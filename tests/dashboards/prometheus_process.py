@@ -11,8 +11,8 @@ from tests.needs import need
 _PATIENCE_S = 30
 
 
-class TestedPrometheus(Prometheus):
-    """Runs from `with` to its end."""
+class LoggedPrometheus(Prometheus):
+    """Says what it has logged where it does not do what is waited for."""
 
     def __init__(self, directory: Path, configuration: Mapping[str, Any]) -> None:
         super().__init__(need("prometheus"), directory, configuration, free_port())

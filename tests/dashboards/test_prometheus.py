@@ -14,7 +14,7 @@ from prometheus_client import start_http_server
 from scheduler.readings import Exposition
 from tests.dashboards.declared import METRICS, SERIES
 from tests.dashboards.plausible import LABELS, EveryMetric
-from tests.dashboards.prometheus_process import TestedPrometheus, scraping
+from tests.dashboards.prometheus_process import LoggedPrometheus, scraping
 
 ROOT = Path(__file__).parent.parent.parent
 BOARDS = sorted((ROOT / "dashboards/json").glob("*.json"))
@@ -26,14 +26,14 @@ _SCRAPES = 10
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedPrometheus]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedPrometheus]:
     """One that has seen some scrapes."""
     exposition = Exposition("controller", "head", [EveryMetric()])
     server, thread = start_http_server(0, "127.0.0.1", exposition.registry)
     directory = tmp_path_factory.mktemp("prometheus")
     try:
         targets = [f"127.0.0.1:{server.server_address[1]}"]
-        with TestedPrometheus(directory, scraping(targets, RULES)) as running:
+        with LoggedPrometheus(directory, scraping(targets, RULES)) as running:
             running.wait_until(lambda: _scrapes(running) >= _SCRAPES, "enough scrapes")
             yield running
     finally:
@@ -42,7 +42,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedProme
         thread.join()
 
 
-def _scrapes(prometheus: TestedPrometheus) -> float:
+def _scrapes(prometheus: LoggedPrometheus) -> float:
     found = prometheus.ask("query", query="sum(count_over_time(kuaka_scheduler_epoch[5m]))")["result"]
     return float(found[0]["value"][1]) if found else 0
 
@@ -60,7 +60,7 @@ def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path.stem}: {panel['title']} {target['refId']}", target
 
 
-def _numbers(prometheus: TestedPrometheus, target: dict[str, Any]) -> list[float]:
+def _numbers(prometheus: LoggedPrometheus, target: dict[str, Any]) -> list[float]:
     """What a query gives the way its panel asks: now, or as a curve."""
     expr = _filled_in(target["expr"])
     if target.get("instant"):
@@ -74,13 +74,13 @@ def _numbers(prometheus: TestedPrometheus, target: dict[str, Any]) -> list[float
 @pytest.mark.parametrize(
     ("name", "target"), list(_queries()), ids=lambda value: value if isinstance(value, str) else "asked"
 )
-def test_a_panels_query_returns_numbers(prometheus: TestedPrometheus, name: str, target: dict[str, Any]) -> None:
+def test_a_panels_query_returns_numbers(prometheus: LoggedPrometheus, name: str, target: dict[str, Any]) -> None:
     numbers = _numbers(prometheus, target)
     assert any(math.isfinite(number) for number in numbers), f"{name}: {_filled_in(target['expr'])}: {numbers}"
 
 
 @pytest.mark.long
-def test_every_declared_metric_arrives_with_its_kind_and_its_words(prometheus: TestedPrometheus) -> None:
+def test_every_declared_metric_arrives_with_its_kind_and_its_words(prometheus: LoggedPrometheus) -> None:
     assert SERIES.keys() <= set(prometheus.ask("label/__name__/values"))
     told = prometheus.ask("metadata")
     for metric in METRICS:
@@ -90,7 +90,7 @@ def test_every_declared_metric_arrives_with_its_kind_and_its_words(prometheus: T
 
 
 @pytest.mark.long
-def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: TestedPrometheus) -> None:
+def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: LoggedPrometheus) -> None:
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
@@ -102,7 +102,7 @@ def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: TestedPrometheus)
 
 
 @pytest.mark.long
-def test_variables_find_their_values(prometheus: TestedPrometheus) -> None:
+def test_variables_find_their_values(prometheus: LoggedPrometheus) -> None:
     for path in BOARDS:
         for variable in json.loads(path.read_text())["templating"]["list"]:
             if variable["type"] == "query":

@@ -14,7 +14,7 @@ import pytest
 from pipeline.codecs.codec import CodecId
 from pipeline.fleet.exporter import agent_exporter
 from pipeline.fleet.orders import ImageSourceOrder, ImageTargetOrder, TransferTerms, new_session
-from tests.dashboards.prometheus_process import TestedPrometheus
+from tests.dashboards.prometheus_process import LoggedPrometheus
 from tests.demo.running_guest import wait_until
 from tests.fleet.kuaka_command import processes
 from tests.fleet.local_hosts import LocalHost, local_hosts
@@ -39,7 +39,7 @@ AS_KUBEVIRT = [
 ]
 
 
-def prometheus(home: Path, exporters: Path) -> TestedPrometheus:
+def prometheus(home: Path, exporters: Path) -> LoggedPrometheus:
     """Scrapes what is announced, under our names and under KubeVirt's."""
     directory = home / "prometheus"
     directory.mkdir()
@@ -48,10 +48,10 @@ def prometheus(home: Path, exporters: Path) -> TestedPrometheus:
         {"job_name": "kuaka", **found},
         {"job_name": "as-kubevirt", **found, "metric_relabel_configs": AS_KUBEVIRT},
     ]
-    return TestedPrometheus(directory, {"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs})
+    return LoggedPrometheus(directory, {"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs})
 
 
-async def until(server: TestedPrometheus, query: str, holds: Callable[[list[Any]], bool]) -> list[Any]:
+async def until(server: LoggedPrometheus, query: str, holds: Callable[[list[Any]], bool]) -> list[Any]:
     """What a query finds once that is so."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -75,7 +75,7 @@ def test_prometheus_sees_a_migration_while_it_is_there_and_its_bytes_after(home:
     path = home / "suspended-7.ram"
     path.write_bytes(os.urandom(1 << 20) * (SIZE_BYTES >> 20))
 
-    async def story(server: TestedPrometheus) -> None:
+    async def story(server: LoggedPrometheus) -> None:
         async with local_hosts(home) as (source, destination):
             exporter = agent_exporter("a", "127.0.0.1", source, home / "metrics")
             await until(server, 'up{exporter="agent",exporter_host="a"}', lambda found: len(found) == 2)
