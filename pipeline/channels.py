@@ -1,6 +1,7 @@
 """The channels a worker runs: each job made into transports, codec and shard, with one thread's worth of work in `run`.
 
-Whatever breaks, both ends of a channel are cut, so that the QEMU (or peer) behind it notices at once.
+Whatever breaks, both ends of a channel are cut, so that the peer behind it notices at once; but for a source QEMU,
+which is cut off at its main channel (see `qemu.drained`).
 """
 
 import socket
@@ -20,6 +21,7 @@ from pipeline.memory.pages import MAX_BATCH_PAGES, PAGE_BYTES
 from pipeline.offload import Offload
 from pipeline.offloaded import offered, offloaded_codec, offloaded_decoders, offloaded_scan, taken
 from pipeline.qemu.destination_socket import connect_destination
+from pipeline.qemu.drained import Drained
 from pipeline.qemu.multifd import PAGES_PER_PACKET
 from pipeline.qemu.multifd_sink import MultifdSink
 from pipeline.qemu.multifd_source import MultifdSource
@@ -90,8 +92,8 @@ class Channel:
             end.abort()
 
     def close(self) -> None:
-        """Release every end."""
-        for end in self._ends:
+        """Release every end, the links first: a source QEMU may take its time."""
+        for end in reversed(self._ends):
             end.close()
 
 
@@ -101,7 +103,7 @@ def make_channel(job: Job, descriptor: int | None) -> Channel:
     match job:
         case MultifdSourceJob() if sock is not None:
             qemu = SocketTransport(sock, "the source QEMU's multifd channel")
-            return _held(Channel(lambda channel: _run_multifd_source(channel, job, qemu)), qemu)
+            return _held(Channel(lambda channel: _run_multifd_source(channel, job, qemu)), Drained(qemu))
         case MultifdSinkJob() if sock is not None:
             return Channel(lambda channel: _run_multifd_sink(channel, job, sock))
         case ImageSourceJob():

@@ -107,11 +107,12 @@ class _Client:
         except KuakaError as failure:
             error, cut = str(failure), isinstance(failure, LinkCut)
         finally:
-            channel.close()
             with self._lock:
                 del self._channels[key]
             counters, digests = asdict(channel.counters), encode_digests(channel.digests)
             self._send({"end": key, "error": error, "cut": cut, "counters": counters, "digests": digests})
+            # Not before it was told: a source QEMU ends its channel when it is known here that it is to.
+            channel.close()
 
     def _abort(self, session: str) -> None:
         for channel in self._of(session):

@@ -5,6 +5,9 @@ classified by its first bytes. Multifd connections are handed to workers, our co
 forwarded here. Two links carry it, one each way, opened before anything else so that the destination knows the
 session.
 
+A session that fails is cut at the main channel only. What multifd channels then still come are taken and read to their
+end until the gateway is closed, or QEMU might wait for them for ever (see `drained`).
+
 Refused, with what to set instead: TLS of QEMU's own, multifd compression (by the worker, at the first packet), a stream
 without return-path, postcopy together with multifd, COLO, more channels than agreed. The destination is told the reason
 over the return link, so that its user reads it, too.
@@ -24,6 +27,7 @@ from pipeline.codecs.table import codec_for
 from pipeline.control import listen_unix, peer_uid
 from pipeline.errors import KuakaError, LinkCut, MigrationError, WireError
 from pipeline.jobs import MultifdSourceJob
+from pipeline.qemu.drained import Drained
 from pipeline.qemu.main_stream import CHUNK_BYTES, Parting, farewell, forward
 from pipeline.qemu.multifd import INIT_BYTES, MAGIC, parse_init
 from pipeline.qemu.return_sink import ReturnSink
@@ -75,6 +79,7 @@ class SourceGateway:
         self._closed = False
         #: Connections that have not said what they are.
         self._undecided: set[SocketTransport] = set()
+        self._channels_come = 0
         self._main: SocketTransport | None = None
         #: Set once the main channel is here, or never will be.
         self._main_decided = threading.Event()
@@ -91,13 +96,20 @@ class SourceGateway:
         """How many multifd channels the source QEMU has opened; none means that nothing is accelerated."""
         return self._watch.channels_seen
 
+    def await_channels(self, timeout_s: float) -> None:
+        """After a failure: wait until QEMU has opened its channels, where it has begun to; it must find us there."""
+        deadline = time.monotonic() + timeout_s
+        began = self._main is not None or self._channels_come > 0 or bool(self._undecided)
+        while began and self._channels_come < self._terms.channels and time.monotonic() < deadline:
+            time.sleep(_PEEK_AGAIN_S)
+
     def let_switch_over(self) -> None:
         """Let the source QEMU stop its guest as soon as it can. Raises `LinkError` when it has gone."""
         self._return_sink.let_switch_over()
 
     def abort(self) -> None:
-        """Stop listening; called by the session when it fails."""
-        self.close()
+        """The session has failed: nobody needs to wait for the main channel."""
+        self._main_decided.set()
 
     def close(self) -> None:
         """Stop listening, remove the socket and let go of what has not become part of the migration."""
@@ -137,11 +149,11 @@ class SourceGateway:
             magic = self._first_bytes(sock, qemu)
             with self._lock:
                 self._undecided.discard(qemu)
-            self.session.hold(qemu)
-            if magic == b"QEVM":
+            if magic == _MULTIFD_MAGIC:
+                self._serve_channel(sock, qemu)
+            elif magic == b"QEVM":
+                self.session.hold(qemu)
                 self._serve_main(qemu)
-            elif magic == _MULTIFD_MAGIC:
-                self._hand_over(sock, qemu)
             elif magic[:1] == bytes([_TLS_HANDSHAKE]):
                 raise MigrationError(
                     "the source QEMU encrypts its migration stream: unset tls-creds, kuaka encrypts between the hosts"
@@ -175,6 +187,18 @@ class SourceGateway:
         except OSError:
             magic = b""
         return magic if len(magic) == _MAGIC_BYTES else b""
+
+    def _serve_channel(self, sock: socket.socket, qemu: SocketTransport) -> None:
+        self._channels_come += 1
+        try:
+            if self.session.error is None:
+                self._hand_over(sock, qemu)
+                return
+        except KuakaError as error:
+            self._refuse(error)
+        unwanted = Drained(qemu)
+        unwanted.abort()
+        unwanted.close()
 
     def _hand_over(self, sock: socket.socket, qemu: SocketTransport) -> None:
         data = bytearray(INIT_BYTES)

@@ -29,6 +29,8 @@ from pipeline.worker_pool import WorkerPool
 _STOP_CHECK_S = 0.1
 #: The parts of a session that failed end this soon after it has.
 _SETTLE_S = 3.0
+#: QEMU opens its channels one right after the other.
+_CHANNELS_COME_S = 1.0
 _BUSY = "this gateway serves another migration, one at a time: run it again later"
 
 Say = Callable[[str], None]
@@ -83,6 +85,8 @@ class StandaloneSource:
         say(f"listening at {self._socket_path}: migrate unix:{self._socket_path}")
         try:
             began = _await_end(session, stop)
+            if session.error is not None:
+                gateway.await_channels(_CHANNELS_COME_S)
         finally:
             gateway.close()
         return _result("source", session, gateway.channels_seen) if began else None

@@ -1,12 +1,15 @@
 """Relays that do to a migration what must not happen, between the gateways or in front of the source's."""
 
 import contextlib
+import itertools
 import random
 import socket
 import struct
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.qemu.multifd import FLAG_SYNC, INIT_BYTES, MAGIC, PACKET_HEAD_BYTES
@@ -158,3 +161,20 @@ class ReorderingRelay:
                 _due, syncs_then, late = held.popleft()
                 far.sendall(late)
                 self.crossed_syncs += syncs > syncs_then
+
+
+@contextmanager
+def closing_port() -> Iterator[int]:
+    """A port where every connection ends a moment after it began, each after another one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                for number in itertools.count():
+                    connection, _address = listener.accept()
+                    time.sleep(number % 7 * 0.005)
+                    connection.close()
+
+        _start(serve)
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,7 @@
 """What stand-alone gateways refuse, with real QEMUs: both sides say what to set, and the guest stays where it was."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.wire.certs import make_certificates
 from pipeline.wire.tls import TlsFiles
 from tests.demo.running_guest import wait_until
 from tests.qemu.live import GatewayPair, Pools, Vms, vms
+from tests.qemu.relays import closing_port
 
 pytestmark = pytest.mark.qemu
 
@@ -121,6 +123,21 @@ def test_tls_on_one_side_only_is_named_on_both(tmp_path: Path, pools: Pools, sid
         assert "same tls settings" in gateways.said[2]
         assert "tls settings" in (source.error or "")
         assert pair.wait_ended(5) == "failed"
+        pair.require_source_runs()
+
+
+@pytest.mark.parametrize("version", ["7.2", "10.0"])
+def test_qemu_that_is_refused_while_it_opens_its_channels_ends_its_migration_by_itself(
+    tmp_path: Path, pools: Pools, version: str
+) -> None:
+    with vms(tmp_path, version, version) as pair, closing_port() as port:
+        pair.set_up(4)
+        for _ in range(10):
+            with GatewayPair(pools, tmp_path, pair.incoming, channels=4, relay=lambda _port: port) as gateways:
+                pair.migrate(gateways.path)
+                assert pair.wait_ended(5) == "failed"
+            # QEMU says so a moment before it takes another.
+            time.sleep(0.25)
         pair.require_source_runs()
 
 

@@ -16,6 +16,7 @@ from tests.demo.running_guest import wait_until
 from tests.qemu.fake_qemu import HEAD, FakeDestination, FakeSource, connect, read_all
 from tests.qemu.live import GatewayPair, Pools, held
 from tests.qemu.multifd_packets import PAGE, init, packet
+from tests.qemu.relays import closing_port
 from tests.qemu.test_return_path import PONG, SHUT
 
 
@@ -125,6 +126,26 @@ def test_missing_destination_gateway_is_named(tmp_path: Path, pools: Pools) -> N
         result = gateways.source.result(10)
         assert result is not None
         assert result.error == f"no kuaka gateway listens at 127.0.0.1:{port}: Connection refused"
+        source.close()
+
+
+def test_source_that_is_refused_is_cut_at_its_main_channel_and_its_channels_are_read_to_their_end(
+    tmp_path: Path, pools: Pools
+) -> None:
+    with (
+        closing_port() as port,
+        GatewayPair(pools, tmp_path, incoming(tmp_path), channels=3, relay=lambda _port: port) as gateways,
+    ):
+        source = FakeSource(gateways.path, 2)
+        assert read_all(source.main) == b""
+        with connect(gateways.path) as late:
+            late.sendall(init(channel=2))
+            for channel in (*source.channels, late):
+                # More than a socket holds: somebody takes it.
+                channel.sendall(bytes(4 << 20))
+            result = gateways.source.result(10)
+            assert result is not None
+            assert result.error
         source.close()
 
 
