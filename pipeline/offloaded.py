@@ -6,9 +6,9 @@ any more means that the migration is over for the agent, and the CPU does what i
 
 Which codecs a link's frames may be of is agreed when it opens. A source with QAT offers its formats beside deflate, and
 each batch goes where it is done sooner. A destination whose IAA decodes takes none with QAT's window of 32 KiB, its
-history is 4 KiB; there a source without an IAA has QAT make a raw stream of each page (`qat-raw`), which an IAA
-decodes. Anywhere else gzip-extended is taken and raw is not: by the page QAT is several times slower, and QATzip does
-one of the two in a process.
+history is 4 KiB; there QAT makes a raw stream of each page (`qat-raw`), which an IAA decodes. Anywhere else
+gzip-extended is taken and raw is not: by the page QAT is several times slower, and QATzip does one of the two in a
+process.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,8 @@ _credits = Credits()
 
 def offered(offload: Offload | None, codec_id: CodecId) -> tuple[CodecId, ...]:
     """What a source's frames could be of besides `codec_id`."""
-    if offload is None or codec_id is not CodecId.DEFLATE or offload.device(QAT) is None:
-        return ()
-    return (CodecId.QAT,) if offload.device(IAA) is not None else (CodecId.QAT, CodecId.QAT_RAW)
+    qat = offload is not None and codec_id is CodecId.DEFLATE and offload.device(QAT) is not None
+    return (CodecId.QAT, CodecId.QAT_RAW) if qat else ()
 
 
 def taken(offload: Offload | None) -> tuple[CodecId, ...]:

@@ -54,11 +54,12 @@ def test_window_of_32_kib_is_never_sent_to_a_destination_whose_iaa_decodes(
     assert codec.codec_id is DEFLATE
 
 
-def test_qat_makes_a_stream_of_each_page_for_a_destination_whose_iaa_decodes_unless_an_iaa_does() -> None:
-    assert agreed(offload(QAT), offload(IAA), DEFLATE) == (DEFLATE, RAW)
-    assert agreed(offload(IAA, QAT), offload(IAA), DEFLATE) == (DEFLATE,)
+@pytest.mark.parametrize("source", [offload(QAT), offload(IAA, QAT)])
+def test_qat_makes_a_stream_of_each_page_for_a_destination_whose_iaa_decodes_and_for_no_other(source: Offload) -> None:
+    assert agreed(source, offload(IAA), DEFLATE) == (DEFLATE, RAW)
     # By the page it is several times slower: whoever takes gzip-extended gets that.
-    assert RAW not in agreed(offload(QAT), offload(QAT), DEFLATE)
+    assert RAW not in agreed(source, offload(QAT), DEFLATE)
+    assert RAW not in agreed(source, None, DEFLATE)
 
 
 @pytest.mark.parametrize("version", [(), (GZIP,)], ids=["before qat", "before qat-raw"])
