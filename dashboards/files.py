@@ -9,7 +9,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from dashboards import accelerators, fleet, host, migration
 
 RULES = Path("dashboards/rules")
-_JSON = Path("dashboards/json")
+#: Where the dashboards are.
+JSON = Path(__file__).parent / "json"
 _CHART = Path("helm/kuaka/files")
 
 
@@ -28,7 +29,7 @@ def files(root: Path) -> dict[Path, str]:
     made = {}
     for name, board in boards().items():
         text = json.dumps(board.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
-        made[root / _JSON / f"kuaka-{name}.json"] = text
+        made[root / JSON.relative_to(JSON.parents[1]) / f"kuaka-{name}.json"] = text
         made[root / _CHART / "dashboards" / f"kuaka-{name}.json"] = text
     for rules in sorted((root / RULES).glob("*.yaml")):
         made[root / _CHART / f"rules-{rules.name}"] = rules.read_text()

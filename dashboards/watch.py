@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dashboards.draw import draw
 from dashboards.prometheus import Prometheus, free_port, program
 from pipeline.errors import ExitCode, KuakaError
 from pipeline.fleet.directories import STATE_VARIABLE
@@ -59,6 +61,7 @@ def graphs(address: str) -> str:
 def watch(options: Sequence[str], report: Path = REPORT, port: int = PORT) -> int:
     """Run the demo; what it ends with. Raises `KuakaError`."""
     prometheus_program = program()
+    report.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="kuaka-watch-") as directory:
         state, data, results = (Path(directory) / name for name in ("state", "prometheus", "results.json"))
         data.mkdir()
@@ -67,8 +70,12 @@ def watch(options: Sequence[str], report: Path = REPORT, port: int = PORT) -> in
             say(f"port {port} is taken: Prometheus listens on {chosen}")
         with Prometheus(prometheus_program, data, configuration(state), chosen) as prometheus:
             say(f"Prometheus: {graphs(prometheus.address)}")
+            began_s = time.time()
             code = _demo(options or USUAL, state, results)
             _report(results, report)
+            panels = report.with_name("panels.svg")
+            draw(prometheus, began_s, time.time(), panels)
+            say(f"panels of the dashboards: {panels.as_uri()}")
             found = prometheus.ask("query", query=SEEN)["result"]
             seen = int(found[0]["value"][1]) if found else 0
             say(f"Prometheus has seen {seen} {'machine' if seen == 1 else 'machines'} move")
@@ -96,7 +103,6 @@ def _report(results: Path, report: Path) -> None:
     if not results.stat().st_size:
         # The demo has said why.
         return
-    report.parent.mkdir(parents=True, exist_ok=True)
     if subprocess.run([_KUAKA, "report", "--from", str(results), "-o", str(report)], check=False).returncode == 0:
         say(f"in a browser: {report.as_uri()}")
 

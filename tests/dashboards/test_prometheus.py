@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import start_http_server
 
+from dashboards.draw import filled_in
 from scheduler.readings import Exposition
 from tests.dashboards.declared import METRICS, SERIES
 from tests.dashboards.plausible import LABELS, EveryMetric
@@ -19,8 +20,8 @@ from tests.dashboards.prometheus_process import LoggedPrometheus, scraping
 ROOT = Path(__file__).parent.parent.parent
 BOARDS = sorted((ROOT / "dashboards/json").glob("*.json"))
 RULES = sorted((ROOT / "dashboards/rules").glob("*.yaml"))
-#: What Grafana puts in; scrapes are a second apart.
-_BUILT_IN = {"$__rate_interval": "8s", "$__range": "30s"}
+#: Scrapes are a second apart.
+_RATE_INTERVAL = "8s"
 _CHOSEN = {"vm": LABELS["vm"][0]}
 _SCRAPES = 10
 
@@ -48,9 +49,7 @@ def _scrapes(prometheus: LoggedPrometheus) -> float:
 
 
 def _filled_in(expr: str) -> str:
-    for name, value in _BUILT_IN.items():
-        expr = expr.replace(name, value)
-    return re.sub(r"\$(\w+)", lambda found: _CHOSEN.get(found[1], ".*"), expr)
+    return filled_in(expr, _RATE_INTERVAL, _CHOSEN)
 
 
 def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
