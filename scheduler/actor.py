@@ -134,6 +134,8 @@ def find_or_start(metrics_directory: Path | None = None, name: str = ACTOR_NAME,
         get_if_exists=True,
         lifetime="detached",
         num_cpus=0,
+        # Nobody looks at single calls: Ray's records of ten a second from each host are work for all, and memory.
+        enable_task_events=False,
         max_restarts=-1,
         max_task_retries=0,
         **options,
