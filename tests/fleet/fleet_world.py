@@ -37,6 +37,7 @@ from pipeline.memory.pages import PAGE_BYTES
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.shard import ShardCounters
+from tests.fleet.no_images import NoImages
 
 SECOND_NS = 10**9
 MEMORY_BYTES = 1 << 30
@@ -135,7 +136,7 @@ class World:
             self.breaks(f"{guest.vm} runs nowhere")
 
 
-class Agent:
+class Agent(NoImages):
     """A `FleetHost`."""
 
     directory = "/run/kuaka/agent"
@@ -334,27 +335,6 @@ class Agent:
                 if guest.migrating == session:
                     guest.migrating = None
         self._stirred.set()
-
-    async def remove_partial(self, path: str, session: str) -> bool:
-        raise AssertionError("not an image")
-
-    async def inspect_image(self, path: str) -> Any:
-        raise AssertionError("not an image")
-
-    async def prepare_image(self, order: Any) -> Any:
-        raise AssertionError("not an image")
-
-    async def start_image(self, order: Any) -> None:
-        raise AssertionError("not an image")
-
-    async def await_image(self, session_id: str) -> Any:
-        raise AssertionError("not an image")
-
-    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
-        raise AssertionError("not an image")
-
-    async def abort_image(self, session_id: str) -> None:
-        raise AssertionError("not an image")
 
 
 class Agents:

@@ -16,6 +16,7 @@ from pipeline.fleet.orders import Cleanup, DestinationOrder, DestinationReady, M
 from pipeline.qemu.qmp import QemuFacts
 from pipeline.qemu.source_vm import SourceOutcome
 from pipeline.shard import ShardCounters
+from tests.fleet.no_images import NoImages
 
 FACTS = QemuFacts((10, 0, 0), "uuid", "pc-i440fx-10.0", 1 << 28, "running", {}, {}, ())
 
@@ -158,7 +159,7 @@ class Calls:
         return self.plan.get(len(self.made) - 1)
 
 
-class FakeHost:
+class FakeHost(NoImages):
     """A `HostHandle` (and a sweep's host) over the world."""
 
     directory = "/run/kuaka/agent-1"
@@ -246,30 +247,9 @@ class FakeHost:
         await self._calls.host(self.name, "recover_destination", self._world.run_destination)
         return "running"
 
-    async def remove_partial(self, path: str, session: str) -> bool:
-        raise AssertionError("not an image")
-
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
         await self._calls.host(self.name, "progress")
         return {}
-
-    async def inspect_image(self, path: str) -> Any:
-        raise AssertionError("not an image")
-
-    async def prepare_image(self, order: Any) -> Any:
-        raise AssertionError("not an image")
-
-    async def start_image(self, order: Any) -> None:
-        raise AssertionError("not an image")
-
-    async def await_image(self, session_id: str) -> Any:
-        raise AssertionError("not an image")
-
-    async def commit_image(self, session_id: str, digest: bytes, mode: int) -> None:
-        raise AssertionError("not an image")
-
-    async def abort_image(self, session_id: str) -> None:
-        raise AssertionError("not an image")
 
 
 class FakeRecorder:
