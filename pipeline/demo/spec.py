@@ -23,6 +23,10 @@ def demo_spec(options: DemoOptions, machines: Sequence[VirtualMachine]) -> Spec:
             bandwidth_per_migration=options.rate_per_vm_bytes_s,
             hosts=tuple(_host(name, options) for name in (SOURCE_HOST, DESTINATION_HOST)),
             virtual_machines=tuple(machines),
+            # All at the same time, that is what it shows.
+            parallel_migrations_per_cluster=len(machines),
+            parallel_outbound_migrations_per_node=len(machines),
+            parallel_inbound_migrations_per_node=len(machines),
         ),
     )
 

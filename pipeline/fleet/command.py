@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 from pipeline.errors import KuakaError
 from pipeline.fleet.attempts import make_attempts
 from pipeline.fleet.directories import state_directory
+from pipeline.fleet.fleet_order import FleetOrder
 from pipeline.fleet.journal import Journal
 from pipeline.fleet.migration import to_its_end
 from pipeline.fleet.owner import Owner, is_alive, run_name, this_process
 from pipeline.fleet.places import AUTO, HostPlace, device_choice
+from pipeline.fleet.plan.admission import admit
 from pipeline.fleet.ray_environment import prepare_environment
+from pipeline.fleet.read_fleet import fields_of, read_fleet
 from pipeline.fleet.results import MigrationResult
-from pipeline.fleet.run import FleetRun, OnProgress
+from pipeline.fleet.run import FleetRun, MayBegin, OnProgress
 from pipeline.fleet.spec import HostSpec, Spec, resolve
 from pipeline.fleet.sweep import sweep
 from pipeline.wire.tls import TlsFiles
@@ -66,6 +69,7 @@ def run_spec(
 
     `before` runs when all agents are ready, right before the first migration; `say` gets a line now and then.
     """
+    order = read_fleet(spec.metadata.name, fields_of(spec))
     prepare_environment(local=address is None)
     # Only now: Ray reads its environment when it is imported.
     from pipeline.fleet.cluster import ray_cluster
@@ -73,7 +77,7 @@ def run_spec(
     owner = this_process()
     with Journal.open(state_directory(), owner) as journal, ray_cluster(address):
         try:
-            return asyncio.run(_Command(spec, journal, owner, workers, on_progress, say, before).run())
+            return asyncio.run(_Command(spec, order, journal, owner, workers, on_progress, say, before).run())
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
 
@@ -81,6 +85,7 @@ def run_spec(
 @dataclass(slots=True)
 class _Command:
     spec: Spec
+    order: FleetOrder
     journal: Journal
     owner: Owner
     workers: int
@@ -125,7 +130,8 @@ class _Command:
         attempts = make_attempts(self.spec, hosts, self.journal, number, run_name(self.owner))
         # In a thread: agents must hear from us meanwhile.
         await asyncio.to_thread(self.before)
-        run = FleetRun(attempts, self.on_progress, watch_cluster)
+        timeouts = {each.vm: each.rules.timeouts for each in self.order.vms}
+        run = FleetRun(attempts, self.on_progress, watch_cluster, _may_begin(self.order), timeouts)
         began_s = time.monotonic()
         results = await run.run()
         # Refused while a migration is in doubt.
@@ -147,6 +153,18 @@ class _Command:
         hosts = await replaced(f"{run_name(self.owner)}/again", places, hosts)
         await sweep(self.journal, hosts, is_another, self.say)
         return hosts
+
+
+def _may_begin(order: FleetOrder) -> MayBegin:
+    """The plan's own admission, for one fleet."""
+    requests = {each.vm: each.request for each in order.vms}
+    vms = {each.request.id: each.vm for each in order.vms}
+
+    def may_begin(waiting: Sequence[str], running: Sequence[str]) -> list[str]:
+        decision = admit([requests[vm] for vm in waiting], [requests[vm] for vm in running], order.limits, {})
+        return [vms[each] for each in decision.admitted]
+
+    return may_begin
 
 
 def _hosts(spec: Spec) -> list[tuple[HostSpec, TlsFiles | None]]:

@@ -12,6 +12,14 @@ from tests.fleet.kuaka_command import KuakaCommand, nothing_survives, wait_nothi
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(240)]
 
 IMAGES = 1100
+ALL_AT_ONCE = dict.fromkeys(
+    (
+        "parallelMigrationsPerCluster",
+        "parallelOutboundMigrationsPerNode",
+        "parallelInboundMigrationsPerNode",
+    ),
+    IMAGES,
+)
 #: An agent where all calls for images wait until a sign of life is heard while they do.
 ALL_WAIT = f"""
 import asyncio
@@ -51,7 +59,7 @@ def test_a_thousand_waits_at_one_agent_do_not_keep_the_controller_from_being_hea
         }
         for number in range(IMAGES)
     ]
-    body = {"hosts": [{"name": "a"}, {"name": "b"}], "virtualMachines": machines}
+    body = {"hosts": [{"name": "a"}, {"name": "b"}], "virtualMachines": machines, **ALL_AT_ONCE}
     spec = home / "fleet.yaml"
     spec.write_text(json.dumps({"apiVersion": "kuaka/v1", "kind": "Fleet", "metadata": {"name": "many"}, "spec": body}))
     command = KuakaCommand(home, "migrate", str(spec), "-o", "json", before=ALL_WAIT)

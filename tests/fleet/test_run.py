@@ -12,6 +12,7 @@ from pipeline.fleet.handle import HostHandle
 from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.results import MigrationResult, Status
 from pipeline.fleet.run import FleetRun
+from pipeline.fleet.timeouts import Timeouts
 from pipeline.shard import ShardCounters
 
 
@@ -81,6 +82,66 @@ def test_results_come_in_the_order_of_the_spec() -> None:
     results = asyncio.run(run.run())
     assert [result.vm for result in results] == ["slow", "quick", "middle"]
     assert (run.abandoned, run.cluster_lost) == (False, False)
+
+
+def two_at_a_time(waiting: Sequence[str], running: Sequence[str]) -> Sequence[str]:
+    return waiting[: 2 - len(running)]
+
+
+def test_migrations_begin_when_the_limits_let_them_and_all_of_them_do() -> None:
+    most = 0
+
+    def counted(waiting: Sequence[str], running: Sequence[str]) -> Sequence[str]:
+        nonlocal most
+        admitted = two_at_a_time(waiting, running)
+        most = max(most, len(running) + len(admitted))
+        return admitted
+
+    migrations = [Migration(f"vm{number}", 0.01 * number) for number in range(7)]
+    run = FleetRun(migrations, lambda progress: None, never, counted)
+    results = asyncio.run(_bounded(run))
+    assert [result.status for result in results] == [Status.COMPLETED] * 7
+    assert most == 2
+
+
+def test_what_waits_when_a_run_is_cancelled_never_begins() -> None:
+    async def cancel() -> list[MigrationResult]:
+        migrations = [Migration(f"vm{number}", 60) for number in range(3)]
+        running = asyncio.create_task(FleetRun(migrations, lambda progress: None, never, two_at_a_time).run())
+        await asyncio.sleep(0.02)
+        running.cancel()
+        return await running
+
+    assert [result.status for result in asyncio.run(cancel())] == [Status.CANCELLED] * 3
+
+
+def test_what_waits_when_the_cluster_is_lost_has_not_begun() -> None:
+    run = FleetRun([Migration("one", 60), Migration("two", 60)], lambda progress: None, lose_cluster, one_at_a_time)
+    _, two = asyncio.run(_bounded(run))
+    assert (two.status, two.exit_code) == (Status.FAILED, ExitCode.FAILED)
+    assert two.error == "it has not begun: the head of the Ray cluster has gone"
+
+
+def one_at_a_time(waiting: Sequence[str], running: Sequence[str]) -> Sequence[str]:
+    return waiting[: 1 - len(running)]
+
+
+def test_what_there_is_never_room_for_fails_by_name() -> None:
+    run = FleetRun([Migration("one", 0)], lambda progress: None, never, lambda waiting, running: ())
+    (one,) = asyncio.run(_bounded(run))
+    assert (one.status, one.error) == (
+        Status.FAILED,
+        "it has not begun: the limits leave no room for it, see kuaka plan",
+    )
+
+
+def test_a_migration_that_takes_too_long_is_given_up_and_no_other() -> None:
+    timeouts = {"slow": Timeouts(completion_ns_per_gib=10**8, progress_ns=None)}
+    migrations = [Migration("slow", 60), Migration("also slow", 0.8)]
+    run = FleetRun(migrations, lambda progress: None, never, timeouts=timeouts)
+    slow, other = asyncio.run(_bounded(run))
+    assert (slow.error or "").startswith("not completed in 0 s (completionTimeoutPerGiB")
+    assert other.status is Status.COMPLETED
 
 
 def test_cancelling_a_run_cancels_every_migration_and_returns_its_results() -> None:
