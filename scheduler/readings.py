@@ -28,10 +28,15 @@ class Readings:
     def __init__(self) -> None:
         #: By the metric's name, whose hash is known.
         self._families: dict[str, Family] = {}
+        #: One for all series with the same labels, so that a page has their text once.
+        self._labels: dict[tuple[tuple[str, ...], tuple[str, ...]], dict[str, str]] = {}
 
     def put(self, metric: Metric, value: float, *labels: str) -> None:
         """One sample; `labels` are the values of the metric's labels in their order. No series may be given twice."""
-        self._family(metric).samples.append(Sample(metric.name, dict(zip(metric.labels, labels, strict=True)), value))
+        named = self._labels.get((metric.labels, labels))
+        if named is None:
+            named = self._labels[metric.labels, labels] = dict(zip(metric.labels, labels, strict=True))
+        self._family(metric).samples.append(Sample(metric.name, named, value))
 
     def put_distribution(self, metric: Metric, counts: Sequence[int], total: float, *labels: str) -> None:
         """A histogram's series: `counts` by bucket, one more than there are bounds, and the sum of all seen."""
