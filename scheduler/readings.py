@@ -75,14 +75,6 @@ class Exposition(Collector):
         self._failures = 0
         self.registry.register(self)
 
-    def add(self, part: Part) -> None:
-        """Ask this one, too."""
-        self._parts.append(part)
-
-    def describe(self) -> Iterable[Family]:
-        """Nothing: what there is depends on the scrape."""
-        return ()
-
     def collect(self) -> Iterator[Family]:
         """One scrape."""
         readings = Readings()

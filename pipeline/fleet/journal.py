@@ -61,7 +61,6 @@ class Run:
 
     id: int
     owner: Owner
-    created_ns: int
     migrations: tuple[Migration, ...]
 
 
@@ -163,11 +162,9 @@ class Journal:
 
     def unfinished(self, is_alive: Callable[[Owner], bool]) -> list[Run]:
         """Runs whose owner died before they were finished, oldest first."""
-        rows = self.file.rows(
-            "SELECT id, pid, started_ticks, boot_id, created_ns FROM run WHERE finished = 0 ORDER BY id", ()
-        )
-        owned = [(row, Owner(*row[1:4])) for row in rows]
-        return [Run(row[0], owner, row[4], self._unfinished_of(row[0])) for row, owner in owned if not is_alive(owner)]
+        rows = self.file.rows("SELECT id, pid, started_ticks, boot_id FROM run WHERE finished = 0 ORDER BY id", ())
+        owned = [(number, Owner(*who)) for number, *who in rows]
+        return [Run(number, owner, self._unfinished_of(number)) for number, owner in owned if not is_alive(owner)]
 
     def take_over(self, run: Run) -> bool:
         """Make this process the owner of a dead one's run; False when another process was faster."""

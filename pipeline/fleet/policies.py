@@ -92,10 +92,6 @@ class RetrySpec(Model):
     backoff_seconds: Seconds = DEFAULT_BACKOFF_S
     max_backoff_seconds: Seconds = DEFAULT_MAX_BACKOFF_S
 
-    def backoff_s(self, failures: int) -> float:
-        """How long to wait after so many failures in a row, at least one."""
-        return float(min(self.max_backoff_seconds, self.backoff_seconds * 2.0 ** (failures - 1)))
-
 
 class AcceleratorsSpec(Model):
     """What one migration may use of each host's accelerators. Percent of one engine's time: 250 is two and a half."""

@@ -230,9 +230,9 @@ def test_only_runs_of_dead_owners_are_unfinished(journal: Journal, tmp_path: Pat
         theirs = other.begin_run()
         other.finish_run(other.begin_run())
         assert other.unfinished(lambda owner: owner == OTHER) == [
-            Run(mine, ME, NOW_NS, (other.migration(open_one),)),
+            Run(mine, ME, (other.migration(open_one),)),
         ]
-        assert other.unfinished(lambda owner: owner == ME) == [Run(theirs, OTHER, NOW_NS, ())]
+        assert other.unfinished(lambda owner: owner == ME) == [Run(theirs, OTHER, ())]
         assert other.unfinished(lambda owner: True) == []
 
 

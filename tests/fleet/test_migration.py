@@ -44,7 +44,7 @@ class ModelJournal:
         source = {"host": "a", "qmp": "/a.qmp"}
         state = "paused" if world.paused else "begun"
         entry = Entry(1, 1, "vm1", "00", "qemu", source, self._destination, state, world.handed_over, False, None)
-        return [Run(1, Owner(1, 1, "boot"), 0, (entry,))]
+        return [Run(1, Owner(1, 1, "boot"), (entry,))]
 
     def take_over(self, run: Run) -> bool:
         return True
