@@ -50,7 +50,7 @@ _COSTS = {
     CodecId.ZSTD: CodecCost(380, 300 * _MB, 520 * _MB),
     CodecId.DEFLATE: CodecCost(450, 400 * _MB, 600 * _MB),
     CodecId.QAT: CodecCost(450, 400 * _MB, 600 * _MB),
-    CodecId.QAT_RAW: CodecCost(610, 550 * _MB, 550 * _MB),
+    CodecId.QAT_RAW: CodecCost(490, 550 * _MB, 550 * _MB),
 }
 
 
