@@ -14,6 +14,7 @@ from pipeline.fleet.recorder import Recorder
 from pipeline.fleet.reporting_recorder import ReportingRecorder
 from pipeline.fleet.run import Attempt
 from pipeline.fleet.spec import ImageVm, QemuVm, Spec, VirtualMachine, VmSettings, resolve
+from pipeline.fleet.submitted_spec import SubmittedSpecs
 from pipeline.wire.links import STALL_TIMEOUT_S
 from pipeline.wire.tls import require_tls_or_loopback
 
@@ -39,9 +40,10 @@ def make_attempts(
 
 def fleet_attempts(journal: Journal) -> MakeAttempt:
     """What a controller makes its attempts by; accelerators count them for their fleet."""
+    specs = SubmittedSpecs()
 
     def make(order: AttemptOrder) -> Attempt:
-        spec = Spec.model_validate(order.spec, by_alias=True, by_name=False)
+        spec = specs.spec(order.spec)
         vm = next(each for each in spec.spec.virtual_machines if each.name == order.vm)
         settings = replace(resolve(spec, vm), bandwidth_bytes_s=order.rate_bytes_s)
         place = _source_record(vm, settings)

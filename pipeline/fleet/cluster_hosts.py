@@ -17,6 +17,7 @@ from pipeline.fleet.cluster import answers, end_agents, end_dead_runs, keep_aliv
 from pipeline.fleet.owner import Owner, is_alive, run_name
 from pipeline.fleet.places import HostPlace, device_choice
 from pipeline.fleet.spec import Spec, tls_of
+from pipeline.fleet.submitted_spec import SubmittedSpecs
 
 #: Ray ends a process that it was told to within this time.
 _DEAD_S = 15.0
@@ -33,6 +34,7 @@ class ClusterHosts:
         self._agents: dict[HostPlace, tuple[AgentHandle, asyncio.Task[None]]] = {}
         self._turns: dict[HostPlace, asyncio.Lock] = {}
         self._starts = itertools.count(1)
+        self._specs = SubmittedSpecs()
 
     async def begin(self) -> None:
         """See `Hosts`. Raises `KuakaError` when agents of a dead controller do not end."""
@@ -44,7 +46,7 @@ class ClusterHosts:
 
     async def host(self, spec: Mapping[str, Any], name: str) -> AgentHandle:
         """See `Hosts`. Two fleets that say the same of a host share its agent."""
-        place = _place(Spec.model_validate(spec, by_alias=True, by_name=False), name)
+        place = _place(self._specs.spec(spec), name)
         async with self._turns.setdefault(place, asyncio.Lock()):
             known = self._agents.get(place)
             if known is not None and await answers(known[0]):
