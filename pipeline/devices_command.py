@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.show import say
+from pipeline.terminal import results_console
+from pipeline.whole_file import write_whole
 from scheduler.core.units import AcceleratorKind
 from scheduler.devices.discovery import Access, Inventory, Roots, discover, usable_qat, usable_queues
 from scheduler.devices.discovery.as_json import inventory_json, report_json
@@ -32,7 +33,6 @@ from scheduler.devices.discovery.plan import (
 )
 
 #: A pipe has no width: nothing is cut there.
-_PIPE_COLUMNS = 200
 _PLANNED = (AcceleratorKind.DSA, AcceleratorKind.IAA)
 #: Where the bindings look before they ask the system's loader.
 _VARIABLES = {"qpl": "KUAKA_LIBQPL", "qatzip": "KUAKA_LIBQATZIP"}
@@ -92,12 +92,12 @@ def run_plan(roots: Roots, options: PlanOptions) -> ExitCode:
     config = _planned(lambda: plan_json(devices, Sizes(critical, options.bulk_entries)))
     rule = _planned(lambda: udev_rule(devices, options.group))
     if options.udev_rule is not None:
-        write_atomically(options.udev_rule, rule, "--udev-rule")
+        write_whole(options.udev_rule, rule, "--udev-rule")
         say(f"wrote {options.udev_rule}: udevadm control --reload makes it count for queues that are enabled later")
     if options.config is None:
         sys.stdout.write(config)
     else:
-        write_atomically(options.config, config, "--config")
+        write_whole(options.config, config, "--config")
         say(f"wrote {options.config}: accel-config load-config -c {options.config} -e (-f ends all use of the devices)")
     return ExitCode.OK
 
@@ -112,20 +112,6 @@ def find_library(name: str) -> str | None:
     except OSError:
         return None
     return named
-
-
-def write_atomically(path: Path, text: str, option: str) -> None:
-    """Replace `path` by a file that is whole at any time. Raises `KuakaError`."""
-    making = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        with making.open("x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        making.replace(path)
-    except OSError as error:
-        making.unlink(missing_ok=True)
-        raise KuakaError(f"{option} {path}: {error.strerror}; give a file that can be written") from error
 
 
 def _kinds(names: list[str], known: tuple[AcceleratorKind, ...]) -> tuple[AcceleratorKind, ...]:
@@ -173,8 +159,7 @@ def _weight(finding: Finding) -> str:
 
 
 def _print_tables(inventory: Inventory) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+    console = results_console()
     if inventory.idxd:
         rows = [row for device in inventory.idxd for row in _device_rows(device)]
         console.print(_table(_QUEUE_HEADINGS, rows, console.width))

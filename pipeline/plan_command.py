@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.api import Fleet
@@ -22,8 +21,8 @@ from pipeline.byte_amounts import show_bytes
 from pipeline.errors import ExitCode
 from pipeline.fleet.plan.plan import Plan
 from pipeline.fleet.policies import priority_name
+from pipeline.terminal import results_console
 
-_PIPE_COLUMNS = 200
 #: More do not help a reader, and take longer to lay out than to plan.
 _MAX_ROWS = 500
 
@@ -102,9 +101,7 @@ def _say(line: str) -> None:
 
 
 def _show(plan: Plan) -> None:
-    console = Console()
-    # A pipe has no width: nothing is cut there.
-    console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+    console = results_console()
     console.print(_table(plan))
     if len(plan.migrations) > _MAX_ROWS:
         console.print(f"and {len(plan.migrations) - _MAX_ROWS} more, later: -o json has all", highlight=False)

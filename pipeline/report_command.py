@@ -1,18 +1,17 @@
 """`kuaka report`: a fleet's page, as the controller, the journal or a command's JSON tell it, written whole or not."""
 
-import contextlib
 import logging
-import os
 import sys
 import time
 from pathlib import Path
 
-from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.fleet.directories import state_directory
 from pipeline.fleet.joined import joined_controller
 from pipeline.report.sources import all_events, story_from_journal, story_from_json
 from pipeline.report.story import Story, story_of_fleet
 from pipeline.show import say
+from pipeline.whole_file import write_whole
 
 _STDOUT = "-"
 
@@ -25,35 +24,13 @@ def run_report(fleet: str | None, results: Path | None, output: Path, address: s
     # Only now: matplotlib takes half a second.
     from pipeline.report.page import page
 
-    write_whole(output, page(story))
-    if str(output) != _STDOUT:
+    text = page(story)
+    if str(output) == _STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_whole(output, text, "--output", ", or - for stdout")
         say(f"the report of {story.title} is in {output}")
     return ExitCode.OK
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Give the file its new content in one step, `-` for stdout: whoever reads it meets the old or the new one."""
-    if str(path) == _STDOUT:
-        sys.stdout.write(text)
-        return
-    try:
-        if path.exists() and not path.is_file():
-            # A pipe or a device is written to, not replaced.
-            path.write_text(text, "utf-8")
-            return
-        # The link stays a link.
-        target = path.resolve()
-        new = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            new.write_text(text, "utf-8")
-            new.replace(target)
-        finally:
-            with contextlib.suppress(OSError):
-                new.unlink()
-    except OSError as error:
-        raise KuakaError(
-            f"--output {path}: {error.strerror}: give a file that can be written, or - for stdout"
-        ) from None
 
 
 def _story(fleet: str | None, results: Path | None, address: str, *, from_journal: bool) -> Story:

@@ -17,10 +17,10 @@ from pipeline.errors import ExitCode
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.results import MigrationResult, exit_code, to_json
+from pipeline.terminal import results_console
 
 #: More bars than this do not fit a screen; the rest is summed up.
 _MAX_BARS = 20
-_PIPE_COLUMNS = 200
 #: All columns fit a terminal of this width.
 _WIDE_COLUMNS = 130
 
@@ -72,9 +72,7 @@ def show_results(finished: FinishedRun, *, as_json: bool) -> ExitCode:
     if as_json:
         sys.stdout.write(json.dumps(to_json(finished.results, finished.wall_s), indent=2) + "\n")
     else:
-        console = Console()
-        # A pipe has no width: nothing is cut there.
-        console = console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+        console = results_console()
         console.print(_table(finished, console.width))
         for result in finished.results:
             if result.error is not None:

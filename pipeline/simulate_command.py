@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import ExitCode, KuakaError, UsageError
+from pipeline.errors import ExitCode, UsageError
+from pipeline.terminal import results_console
+from pipeline.whole_file import write_whole
 from scheduler.simulate.calibration import Comparison, compare
 from scheduler.simulate.published import Use
 from scheduler.simulate.results import RunResult
@@ -19,7 +20,6 @@ from scheduler.simulate.timeline import render
 
 _CALIBRATION = "calibration"
 #: A pipe has no width: nothing is cut there.
-_PIPE_COLUMNS = 200
 
 
 def run_simulation(
@@ -36,7 +36,7 @@ def run_simulation(
     whole = _study(scenario, seed)
     result = run_study(scenario, seed, whole if sweep else Study(whole.contended), chosen, _progress)
     if timeline is not None:
-        _write(timeline, render(f"{scenario}, seed {seed}", list(result.contended.values())))
+        write_whole(timeline, render(f"{scenario}, seed {seed}", list(result.contended.values())), "--timeline")
     if as_json:
         _print_json(result.as_json())
     else:
@@ -57,13 +57,6 @@ def _study(scenario: str, seed: int) -> Study:
     return study(scenario, seed)
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise KuakaError(f"--timeline {path}: {error.strerror}; give a file that can be written") from error
-
-
 def _progress(done: int, total: int) -> None:
     """A line on a terminal, overwritten; nothing in a file or a pipe."""
     if total > 1 and sys.stderr.isatty():
@@ -76,7 +69,7 @@ def _print_json(value: Any) -> None:
 
 
 def _print_tables(result: StudyResult) -> None:
-    console = _console()
+    console = results_console()
     table = _table(f"{result.name}, seed {result.seed}", ["policy"])
     for name, run in result.contended.items():
         table.add_row(name, *_cells(run))
@@ -140,7 +133,7 @@ def _show_calibration(comparisons: list[Comparison], *, as_json: bool) -> ExitCo
     if as_json:
         _print_json({"scenario": _CALIBRATION, "rows": [_calibration_row(comparison) for comparison in comparisons]})
     else:
-        _console().print(_calibration_table(comparisons))
+        results_console().print(_calibration_table(comparisons))
     return ExitCode.OK if all(comparison.holds for comparison in comparisons) else ExitCode.FAILED
 
 
@@ -184,8 +177,3 @@ def _verdict(comparison: Comparison) -> str:
     if comparison.row.use is not Use.PREDICTED:
         return ""
     return ", holds" if comparison.holds else ", MISSED"
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)

@@ -55,7 +55,7 @@ def test_list_leaves_columns_out_on_a_narrow_terminal(
     tree: Tree, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree.add_ready_device("dsa0")
-    monkeypatch.setattr("pipeline.devices_command._PIPE_COLUMNS", 80)
+    monkeypatch.setattr("pipeline.terminal._PIPE_COLUMNS", 80)
     run_list(tree.roots, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80
@@ -154,7 +154,7 @@ def test_plan_that_cannot_be_written_is_one_line_and_leaves_nothing(
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
-    with pytest.raises(KuakaError, match=r"^--config .*; give a file that can be written$") as refused:
+    with pytest.raises(KuakaError, match=r"^--config .*: give a file that can be written$") as refused:
         run_plan(tree.roots, PlanOptions(devices=1, config=Path(target)))
     assert "\n" not in str(refused.value)
     assert list(empty.iterdir()) == []

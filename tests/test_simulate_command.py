@@ -28,7 +28,7 @@ def test_calibration_takes_no_policy() -> None:
 
 
 def test_a_time_line_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(KuakaError, match=r"nowhere/x.svg: No such file or directory; give a file"):
+    with pytest.raises(KuakaError, match=r"nowhere/x.svg: No such file or directory: give a file"):
         _run("busy-iaa", "cpu", timeline=tmp_path / "nowhere" / "x.svg")
 
 

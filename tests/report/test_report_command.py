@@ -15,7 +15,6 @@ from pipeline.fleet.lifecycle import State, Trigger
 from pipeline.fleet.owner import Owner
 from pipeline.fleet.results import MigrationResult, Status, to_json
 from pipeline.report.sources import all_events, story_from_journal, story_from_json
-from pipeline.report_command import write_whole
 from tests.report.stories import BEGAN_NS, HOSTILE, fleet_story, spec_of
 from tests.test_cli import ended
 
@@ -185,26 +184,6 @@ def test_a_page_that_cannot_be_written_is_one_line_and_leaves_nothing(
             f"--output {output}: {why}: give a file that can be written, or - for stdout\n",
         )
     assert list(tmp_path.iterdir()) == [results]
-
-
-def test_a_page_replaces_the_old_one_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, link = tmp_path / "page.html", tmp_path / "link.html"
-    link.symlink_to(page)
-    write_whole(link, "first")
-    assert link.is_symlink()
-    write_whole(page, "second")
-    assert page.read_text() == "second"
-
-    def full(self: Path, text: str, encoding: str) -> int:
-        with self.open("w") as file:
-            file.write(text[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(KuakaError, match="No space left on device"):
-        write_whole(page, "third")
-    assert page.read_text() == "second"
-    assert sorted(tmp_path.iterdir()) == [link, page]
 
 
 def test_all_pages_of_events_are_read() -> None:
