@@ -28,6 +28,7 @@ from scheduler.devices.qat.libqatzip import (
     QatZip,
     Session,
 )
+from tests.scheduler.devices.qat.conftest import OpenForm
 from tests.scheduler.devices.served_device import LONG_NS, await_true, served, settings
 
 PACKET = 128 * 4096
@@ -66,8 +67,8 @@ def decoded(device: QatDevice, stream: bytes, capacity_bytes: int) -> tuple[int,
 
 
 @pytest.mark.parametrize("size", [4096, 65536, 65536 + 4096, PACKET, 2 << 20])
-def test_packet_goes_both_ways_and_its_stream_is_anybodys_gzip(open_device: Open, device_path: Path, size: int) -> None:
-    device, raw = open_device(device_path), texts(size)
+def test_packet_goes_both_ways_and_its_stream_is_anybodys_gzip(open_any: OpenForm, size: int) -> None:
+    device, raw = open_any(), texts(size)
     stream = compressed(device, raw)
     assert len(stream) < len(raw)
     assert gzip.decompress(stream) == raw
@@ -76,10 +77,8 @@ def test_packet_goes_both_ways_and_its_stream_is_anybodys_gzip(open_device: Open
     device.close()
 
 
-def test_every_member_tells_its_sizes_and_none_holds_more_than_a_hardware_buffer(
-    open_device: Open, device_path: Path
-) -> None:
-    device, raw = open_device(device_path), texts(PACKET + 4096)
+def test_every_member_tells_its_sizes_and_none_holds_more_than_a_hardware_buffer(open_any: OpenForm) -> None:
+    device, raw = open_any(), texts(PACKET + 4096)
     stream, place, sizes = compressed(device, raw), 0, []
     while place < len(stream):
         assert stream[place : place + 16] == b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x0c\0QZ\x08\0"

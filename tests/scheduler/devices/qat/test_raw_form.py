@@ -14,6 +14,7 @@ from scheduler.devices.device import DESCRIPTOR, DeviceUnavailable, Operation, S
 from scheduler.devices.qat.codes import Code
 from scheduler.devices.qat.device import QatDevice, open_qat_on_emulated
 from scheduler.devices.qat.libqatzip import GZIP_EXTENDED, RAW_PAGES, DeflateExtParameters, Form, QatZip, Session
+from tests.scheduler.devices.qat.conftest import OpenForm
 from tests.scheduler.devices.served_device import LONG_NS, served
 
 PAGE = 4096
@@ -63,8 +64,8 @@ def with_lengths(*streams: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pages", [1, 32, 33, 128])
-def test_packet_is_a_stream_of_one_block_for_each_page_behind_its_length(device: QatDevice, pages: int) -> None:
-    raw = texts(pages)
+def test_packet_is_a_stream_of_one_block_for_each_page_behind_its_length(open_any: OpenForm, pages: int) -> None:
+    device, raw = open_any(RAW_PAGES), texts(pages)
     status, made = run(device, Operation.COMPRESS, raw, pages * (PAGE + 1536))
     assert status == Status.OK
     place = 0
@@ -76,6 +77,7 @@ def test_packet_is_a_stream_of_one_block_for_each_page_behind_its_length(device:
         place += 4 + length
     assert place == len(made)
     assert run(device, Operation.DECOMPRESS, made, pages * PAGE) == (Status.OK, raw)
+    device.close()
 
 
 def test_page_of_random_bytes_is_a_little_longer_and_has_room(device: QatDevice) -> None:
