@@ -16,6 +16,7 @@ A worker that died keeps the slots it had in flight until its lease has ended an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scheduler.core.effects import Lease
 from scheduler.core.units import ServiceClass
@@ -45,8 +46,7 @@ def divide(total: int, demands: Sequence[int]) -> list[int]:
     return shares
 
 
-@dataclass(slots=True)
-class FlowCounters:
+class FlowCounters(NamedTuple):
     """A flow's workers together, as in `Counters`, from `in_flight` on."""
 
     in_flight: int
@@ -62,7 +62,7 @@ class FlowCounters:
     cpu_ns: int
 
 
-_SUMMED = slice(Counters.__slots__.index(FlowCounters.__slots__[0]), None)
+_SUMMED = slice(Counters.__slots__.index(FlowCounters._fields[0]), None)
 _ASKED, _USED, _PID, _STARTED = map(Counters.__slots__.index, ("asked_ns", "used_ns", "pid", "started"))
 
 
@@ -139,6 +139,9 @@ class SubLeases:
 
     def publish(self, lease: Lease, deadline_ns: int, device_permille: int, now_ns: int) -> None:
         """Divide a lease: what shrinks first, then what grows, with what is free by then."""
+        if len(self.rows) == 1 and not self.rows[0].dead:
+            self._publish_whole(self.rows[0], lease, deadline_ns, device_permille)
+            return
         living = [row for row in self.rows if not row.dead]
         demands = [row.demand for row in living]
         locked = sum([self._held(row, now_ns) for row in self.rows if row.dead])
@@ -156,6 +159,11 @@ class SubLeases:
             terms = _terms(lease, row.published.window + grown, budget_ns, deadline_ns, device_permille)
             self._publish(row, Grant(row.generation, *terms))
 
+    def _publish_whole(self, row: WorkerRow, lease: Lease, deadline_ns: int, device_permille: int) -> None:
+        """One worker has all of it: nobody waits for its slots, so they grow and shrink at once."""
+        terms = _terms(lease, lease.window, max(lease.budget_until_ns, row.counted[_USED]), deadline_ns, device_permille)
+        self._publish(row, Grant(row.generation, *terms))
+
     def free(self) -> list[int]:
         """The rows are nobody's from now on; their numbers."""
         for row in self.rows:
@@ -164,7 +172,7 @@ class SubLeases:
 
     def _sum(self) -> FlowCounters:
         if len(self.rows) == 1:
-            return FlowCounters(*self.rows[0].counted[_SUMMED])
+            return FlowCounters._make(self.rows[0].counted[_SUMMED])
         return FlowCounters(*map(sum, zip(*(row.counted[_SUMMED] for row in self.rows), strict=True)))
 
     def _held(self, row: WorkerRow, now_ns: int) -> int:

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class Row:
         self.credit = Credit(self.worker_table, 0, self.clock)
 
     def publish(self, **changes: int) -> None:
-        self.table.publish(0, replace(GRANT, **changes))  # type: ignore[arg-type]
+        self.table.publish(0, GRANT._replace(**changes))  # type: ignore[arg-type]
 
     def counter(self, name: str) -> int:
         counters = self.table.counters(0)
@@ -166,7 +165,7 @@ def test_a_row_without_a_lease_denies_at_once(row: Row) -> None:
 
 
 def test_a_row_given_to_somebody_else_is_lost(row: Row) -> None:
-    row.table.clear(0, replace(GRANT, generation=2))
+    row.table.clear(0, GRANT._replace(generation=2))
     assert row.credit.lost
     assert row.credit.device_permille == 0
     assert row.credit.acquire(1, 1) is None
@@ -191,7 +190,7 @@ def test_what_makes_no_sense_is_refused(row: Row, slots: int, cost_ns: int) -> N
 
 def test_a_hold_that_comes_back_goes_to_who_waits_longest(tmp_path: Path) -> None:
     table = CreditTable.create(tmp_path / "credit", 1)
-    table.clear(0, replace(GRANT, window=1))
+    table.clear(0, GRANT._replace(window=1))
     credit = Credit(CreditTable.open(tmp_path / "credit"), 0)
     first = held(credit.acquire(1, 1))
     order: list[str] = []
@@ -237,13 +236,13 @@ def test_share_that_would_not_pay_is_taken_whole_by_the_one_who_comes_first(row:
 
 def test_a_waiter_sees_what_the_client_grants_meanwhile(tmp_path: Path) -> None:
     table = CreditTable.create(tmp_path / "credit", 1)
-    table.clear(0, replace(GRANT, window=1))
+    table.clear(0, GRANT._replace(window=1))
     credit = Credit(CreditTable.open(tmp_path / "credit"), 0)
     held(credit.acquire(1, 1))
     got: list[Hold | None] = []
     waiter = threading.Thread(target=lambda: got.append(credit.acquire(1, 1, timeout_ns=PATIENCE_NS)))
     waiter.start()
-    table.publish(0, replace(GRANT, window=2))
+    table.publish(0, GRANT._replace(window=2))
     waiter.join()
     assert held(got[0]).slots == 1
 
@@ -256,7 +255,7 @@ def test_a_process_opens_each_row_once(tmp_path: Path) -> None:
     assert opened.row(path, 1) is opened.row(path, 1)
     with pytest.raises(CreditError, match="opened row 1 before"):
         Credit(CreditTable.open(path), 1)
-    table.clear(1, replace(GRANT, generation=2))
+    table.clear(1, GRANT._replace(generation=2))
     assert not opened.row(path, 1).lost
     with pytest.raises(CreditError, match="row 0 is free"):
         opened.row(path, 0)

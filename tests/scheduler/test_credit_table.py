@@ -1,7 +1,6 @@
 """The credit table: what is none is refused, reads are never torn, and a window that shrank is free at once."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_grants_are_never_read_torn(tmp_path: Path) -> None:
     table = CreditTable.create(tmp_path / "credit", 1)
-    table.clear(0, replace(GRANT, epoch=1, lease=1, window=1, budget_until_ns=1, deadline_ns=1))
+    table.clear(0, GRANT._replace(epoch=1, lease=1, window=1, budget_until_ns=1, deadline_ns=1))
     with real_words(table.path) as real, worker("read_grants", table.path, 0):
         number = 1
         while real[1] < _ROUNDS:
@@ -117,8 +116,8 @@ def test_counters_are_never_read_torn(tmp_path: Path) -> None:
 def test_a_smaller_window_holds_from_when_it_is_published(tmp_path: Path) -> None:
     """What the client saw in flight after it published is the most there is, however busy the worker is."""
     table = CreditTable.create(tmp_path / "credit", 1)
-    wide = replace(GRANT, window=8, budget_until_ns=1 << 60, deadline_ns=1 << 60)
-    closed = replace(wide, window=0)
+    wide = GRANT._replace(window=8, budget_until_ns=1 << 60, deadline_ns=1 << 60)
+    closed = wide._replace(window=0)
     table.clear(0, wide)
     with real_words(table.path) as real, worker("hammer", table.path, 0):
         used = doubts = 0

@@ -16,8 +16,7 @@ OUTLOOK = Outlook("h", "f", "p", 0, 4_000_000_000)
 def measured(device_ns: int, device_cpu_ns: int, cpu_ns: int, share_of_cpu: int = 1) -> FlowSplit:
     """After a thousand pages on either path, at these costs per page, one core shared among so many."""
     split = FlowSplit()
-    done = replace(
-        NOTHING,
+    done = NOTHING._replace(
         used_ns=1000 * device_ns,
         accelerator_pages=1000,
         accelerator_cpu_ns=1000 * device_cpu_ns,
@@ -32,7 +31,7 @@ def test_everything_may_try_the_device_until_both_paths_were_measured() -> None:
     split = FlowSplit()
     split.decide(OUTLOOK, 0, critical=False)
     assert split.device_permille == 1000
-    split.observe(NOTHING, replace(NOTHING, cpu_pages=100, cpu_ns=100_000), TICK_NS)
+    split.observe(NOTHING, NOTHING._replace(cpu_pages=100, cpu_ns=100_000), TICK_NS)
     split.decide(OUTLOOK, 0, critical=False)
     assert split.device_permille == 1000
 
