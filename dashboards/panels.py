@@ -6,6 +6,7 @@ Widths are columns of Grafana's grid, 24 to a line; heights are its rows of 30 p
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from string import ascii_uppercase
+from typing import TypeVar
 
 from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as dashboards
@@ -34,6 +35,9 @@ Steps = Sequence[tuple[float | None, str]]
 PLAIN: Steps = ((None, BLUE),)
 
 Panel = timeseries.Panel | stat.Panel | table.Panel | bargauge.Panel | statetimeline.Panel
+AnyPanel = TypeVar("AnyPanel", timeseries.Panel, stat.Panel, table.Panel, bargauge.Panel, statetimeline.Panel)
+
+_ROWS, _TABLE_ROWS = 8, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +89,8 @@ def series(
 ) -> timeseries.Panel:
     """Curves over time. With more than one step, the steps are drawn as lines."""
     panel = (
-        timeseries.Panel()
-        .title(title)
-        .description(asks)
-        .datasource(SOURCE)
-        .unit(unit)
+        _asking(timeseries.Panel(), title, asks, unit, queries, (width, _ROWS), steps)
         .min(0)
-        .span(width)
-        .height(8)
-        .targets(_targets(queries))
-        .thresholds(_thresholds(steps))
         .fill_opacity(30 if stacked else 8)
         .show_points(looks.VisibilityMode.NEVER)
         .legend(_legend())
@@ -115,15 +111,7 @@ def figure(
 ) -> stat.Panel:
     """One number, large, as it is at the end of the time that is shown."""
     return (
-        stat.Panel()
-        .title(title)
-        .description(asks)
-        .datasource(SOURCE)
-        .unit(unit)
-        .span(width)
-        .height(height)
-        .targets(_targets(queries))
-        .thresholds(_thresholds(steps))
+        _asking(stat.Panel(), title, asks, unit, queries, (width, height), steps)
         .color_scheme(dashboards.FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .color_mode(looks.BigValueColorMode.VALUE)
         .graph_mode(looks.BigValueGraphMode.AREA)
@@ -137,16 +125,8 @@ def bars(
 ) -> bargauge.Panel:
     """A bar for each series, as they are now."""
     panel = (
-        bargauge.Panel()
-        .title(title)
-        .description(asks)
-        .datasource(SOURCE)
-        .unit(unit)
+        _asking(bargauge.Panel(), title, asks, unit, queries, (width, _ROWS), steps)
         .min(0)
-        .span(width)
-        .height(8)
-        .targets(_targets(queries))
-        .thresholds(_thresholds(steps))
         .color_scheme(dashboards.FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .display_mode(looks.BarGaugeDisplayMode.GRADIENT)
         .orientation(looks.VizOrientation.HORIZONTAL)
@@ -168,15 +148,7 @@ def states(
         }
     )
     return (
-        statetimeline.Panel()
-        .title(title)
-        .description(asks)
-        .datasource(SOURCE)
-        .unit("none")
-        .span(width)
-        .height(8)
-        .targets(_targets(queries))
-        .thresholds(_thresholds(PLAIN))
+        _asking(statetimeline.Panel(), title, asks, "none", queries, (width, _ROWS))
         .mappings([mapping])
         .merge_values(True)
         .show_value(looks.VisibilityMode.AUTO)
@@ -187,16 +159,7 @@ def rows(
     title: str, asks: str, labels: dict[str, str], *columns: Column, jump: Jump | None = None, width: int = 24
 ) -> table.Panel:
     """A table: a row for each set of `labels` (label -> heading), a column for each query. All are as of now."""
-    panel = (
-        table.Panel()
-        .title(title)
-        .description(asks)
-        .datasource(SOURCE)
-        .unit("short")
-        .span(width)
-        .height(9)
-        .thresholds(_thresholds(PLAIN))
-    )
+    panel = _asking(table.Panel(), title, asks, "short", (), (width, _TABLE_ROWS))
     values: dict[str, str] = {}
     hidden = {"Time": True}
     for letter, column in zip(ascii_uppercase, columns, strict=False):
@@ -216,6 +179,24 @@ def rows(
         link = dashboards.DashboardLink(jump.title).type(DashboardLinkType.LINK).url(jump.url).build()
         first = next(iter(labels.values()))
         panel.override_by_name(first, [DynamicConfigValue("links", [{"title": link.title, "url": link.url}])])
+    return panel
+
+
+def _asking(
+    panel: AnyPanel,
+    title: str,
+    asks: str,
+    unit: str,
+    queries: Sequence[Query],
+    size: tuple[int, int],
+    steps: Steps = PLAIN,
+) -> AnyPanel:
+    """What every kind of panel has; `size` is its width and height."""
+    width, height = size
+    panel.title(title).description(asks).datasource(SOURCE).unit(unit).span(width).height(height)
+    panel.thresholds(_thresholds(steps))
+    if queries:
+        panel.targets(_targets(queries))
     return panel
 
 

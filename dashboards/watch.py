@@ -52,7 +52,7 @@ def configuration(state: Path) -> dict[str, Any]:
 
 def graphs(address: str) -> str:
     """The address of Prometheus' page with curves of the demo on it."""
-    fields = {}
+    fields: dict[str, str] = {}
     for number, expr in enumerate(_SHOWN):
         fields |= {f"g{number}.expr": expr, f"g{number}.tab": "0", f"g{number}.range_input": "2m"}
     return f"http://{address}/graph?{urllib.parse.urlencode(fields)}"
