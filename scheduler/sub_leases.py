@@ -161,7 +161,9 @@ class SubLeases:
 
     def _publish_whole(self, row: WorkerRow, lease: Lease, deadline_ns: int, device_permille: int) -> None:
         """One worker has all of it: nobody waits for its slots, so they grow and shrink at once."""
-        terms = _terms(lease, lease.window, max(lease.budget_until_ns, row.counted[_USED]), deadline_ns, device_permille)
+        terms = _terms(
+            lease, lease.window, max(lease.budget_until_ns, row.counted[_USED]), deadline_ns, device_permille
+        )
         self._publish(row, Grant(row.generation, *terms))
 
     def free(self) -> list[int]:
