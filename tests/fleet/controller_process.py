@@ -29,8 +29,10 @@ from pipeline.fleet.fleets import FleetJournal
 from pipeline.fleet.journal import JOURNAL_NAME, Journal
 from pipeline.fleet.lifecycle import State
 from pipeline.fleet.owner import Owner, this_process
+from tests.fleet.fleet_agents import Agents
+from tests.fleet.fleet_specs import AttemptMaker, machine, read_fleet, spec_of
 from tests.fleet.fleet_story import all_events, check_events, orders_of
-from tests.fleet.fleet_world import Agents, AttemptMaker, Guest, World, machine, read_fleet, spec_of
+from tests.fleet.fleet_world import Guest, World
 
 Fleets = Mapping[str, dict[str, Any]]
 

@@ -23,7 +23,9 @@ from pipeline.fleet.owner import Owner
 from pipeline.fleet.plan.limits import Limits
 from pipeline.fleet.plan.requests import Request
 from pipeline.fleet.results import MigrationResult, Status
-from tests.fleet.fleet_world import SECOND_NS, Agents, AttemptMaker, World, read_fleet
+from tests.fleet.fleet_agents import Agents
+from tests.fleet.fleet_specs import AttemptMaker, read_fleet
+from tests.fleet.fleet_world import SECOND_NS, World
 from tests.fleet.virtual_loop import Crash, VirtualLoop
 
 #: A user's call, so many seconds after the story begins.

@@ -16,8 +16,9 @@ from pipeline.fleet.lifecycle import State
 from pipeline.fleet.results import Status
 from pipeline.fleet.run import Attempt
 from pipeline.fleet.sweep import SweepingHost, Swept
+from tests.fleet.fleet_specs import AttemptMaker, machine, spec_of
 from tests.fleet.fleet_story import Story, Wish
-from tests.fleet.fleet_world import MEMORY_BYTES, AttemptMaker, Guest, machine, spec_of
+from tests.fleet.fleet_world import MEMORY_BYTES, Guest
 
 TWO = spec_of(machine("vm-1", "a", "b"), machine("vm-2", "a", "b"))
 THREE = spec_of(*(machine(f"vm-{number}", "a", "b") for number in (1, 2, 3)))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fleet.lifecycle import State
+from tests.fleet.fleet_specs import machine, spec_of
 from tests.fleet.fleet_story import CrashPlan, Story, Wish
-from tests.fleet.fleet_world import machine, spec_of
 
 #: One attempt fails, one machine is cancelled while it runs, and all are paused for a while.
 SMALL = [

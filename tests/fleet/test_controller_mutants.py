@@ -23,7 +23,7 @@ from pipeline.fleet.lifecycle import State, Trigger
 from pipeline.fleet.outcomes import Ended, Outcome
 from pipeline.fleet.reporting_recorder import ReportingRecorder
 from pipeline.fleet.results import MigrationResult
-from tests.fleet.fleet_world import AttemptMaker
+from tests.fleet.fleet_specs import AttemptMaker
 from tests.fleet.test_controller_crashes import MOVED, POINTS, small_story
 from tests.fleet.test_migration import RecordsAfterResuming
 

@@ -19,8 +19,9 @@ from pipeline.fleet.lifecycle import State
 from pipeline.fleet.migration_tally import MOST_NAMED, MigrationTally
 from scheduler.page import page as text_of
 from scheduler.readings import Exposition
+from tests.fleet.fleet_specs import machine, spec_of
 from tests.fleet.fleet_story import Story, Wish
-from tests.fleet.fleet_world import SECOND_NS, machine, spec_of
+from tests.fleet.fleet_world import SECOND_NS
 from tests.fleet.host_snapshots import POOL, guest, host, image, series, values
 from tests.metrics_table import EVERY
 
