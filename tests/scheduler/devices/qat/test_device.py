@@ -369,15 +369,18 @@ def test_call_that_never_returns_is_waited_for_within_the_bound_and_left_alone(
 
 def test_calls_that_never_return_are_not_let_pile_up(open_device: Open, tmp_path: Path) -> None:
     with served(tmp_path / "device") as path:
-        observer = DeviceObserver(path)
-        devices = [open_device(path) for _ in range(session_module.MAX_ABANDONED)]
-        observer.stall(60_000_000_000)
-        for device in devices:
-            device.submit(Operation.COMPRESS, job(0, PACKET, OUT, PACKET))
-            assert not device.wait(1_000_000)
-            device.close()
+        DeviceObserver(path).stall(60_000_000_000)
+
+        def pile_up() -> None:
+            # On a busy machine a call may end after all, the device being too slow with its answer.
+            for _ in range(10 * session_module.MAX_ABANDONED):
+                device = open_device(path)
+                device.submit(Operation.COMPRESS, job(0, PACKET, OUT, PACKET))
+                assert not device.wait(1_000_000)
+                device.close()
+
         with pytest.raises(DeviceDown, match="4 calls that do not return"):
-            open_device(path)
+            pile_up()
     await_true(lambda: _threads() == 0)
     with served(tmp_path / "another") as path:
         open_device(path).close()
@@ -474,14 +477,17 @@ def test_session_is_not_for_a_process_forked_since(
 
 
 def test_each_thread_has_a_session_of_its_own(open_device: Open, device_path: Path) -> None:
+    right: list[int] = []
     wrong: list[int] = []
 
     def use(seed: int) -> None:
         device = open_device(device_path)
         for turn in range(5):
             raw = texts(PACKET, 10 * seed + turn)
-            if decoded(device, compressed(device, raw), PACKET) != (Status.OK, raw):
-                wrong.append(seed)
+            status, back = decoded(device, compressed(device, raw), PACKET)
+            # A device that is too slow with an answer has failed the job, and mixed nothing up.
+            if status == Status.OK:
+                (right if back == raw else wrong).append(seed)
         device.close()
 
     threads = [threading.Thread(target=use, args=(seed,)) for seed in range(3)]
@@ -491,6 +497,7 @@ def test_each_thread_has_a_session_of_its_own(open_device: Open, device_path: Pa
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
+    assert right
 
 
 def test_full_queue_only_makes_a_call_longer(open_device: Open, tmp_path: Path) -> None:
