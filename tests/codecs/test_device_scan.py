@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pipeline.codecs.device_access import DeviceAccess
 from pipeline.codecs.device_scan import DEVICE_MEMORY_BYTES, DeviceScan
 from pipeline.memory.pages import MAX_BATCH_PAGES, WORDS_PER_PAGE, PageWords
-from pipeline.memory.scan import scan
 from scheduler.devices.emulated.client import DeviceObserver, EmulatedDevice
 from scheduler.devices.emulated.schedule import fault_drawer
 from tests.codecs.given_credit import Credit
+from tests.codecs.scans import check
 from tests.scheduler.devices.served_device import served
 
 ZERO, SAME, ODD_SAME, NEARLY_ZERO, OTHER = range(5)
@@ -40,13 +40,6 @@ def pages_of(textures: list[int]) -> PageWords:
         elif texture == OTHER:
             page[:] = np.arange(WORDS_PER_PAGE)
     return pages
-
-
-def check(scanner: DeviceScan, pages: PageWords) -> None:
-    kinds, words = scanner(pages)
-    expected_kinds, expected_words = scan(pages)
-    assert kinds.tolist() == expected_kinds.tolist()
-    assert words.tolist() == expected_words.tolist()
 
 
 @settings(max_examples=40, deadline=None)

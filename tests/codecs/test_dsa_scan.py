@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pipeline.codecs.device_access import DeviceAccess
 from pipeline.codecs.device_scan import DEVICE_MEMORY_BYTES, DeviceScan
 from pipeline.memory.pages import MAX_BATCH_PAGES, WORDS_PER_PAGE, PageWords
-from pipeline.memory.scan import scan
 from scheduler.devices.device import Device
 from scheduler.devices.dsa.execution import Disturbances
 from scheduler.devices.dsa.peer import open_dsa_on_emulated, open_dsa_on_peer
 from scheduler.devices.emulated.client import DeviceObserver
 from scheduler.devices.emulated.schedule import fault_drawer
 from tests.codecs.given_credit import Credit
+from tests.codecs.scans import check
 from tests.scheduler.devices.served_device import served
 
 #: Per million: busy answers, page faults, errors.
@@ -34,13 +34,6 @@ def mixed(count: int, seed: int) -> PageWords:
     pages[kinds == 3, generator.integers(0, WORDS_PER_PAGE)] = 1 << 63
     pages[kinds == 4] = generator.integers(0, 1 << 63, WORDS_PER_PAGE, dtype=np.uint64)
     return pages
-
-
-def check(scanner: DeviceScan, pages: PageWords) -> None:
-    kinds, words = scanner(pages)
-    expected_kinds, expected_words = scan(pages)
-    assert kinds.tolist() == expected_kinds.tolist()
-    assert words.tolist() == expected_words.tolist()
 
 
 def scanner_on(open_device: Callable[[], Device], credit: Credit) -> tuple[DeviceScan, DeviceAccess]:
