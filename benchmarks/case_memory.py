@@ -39,7 +39,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
                         with watched_rss(pids) as peaks:
                             hosts.run(image, folder / "target", codec, channels=channels)
                         (folder / "target").unlink()
-                        name = f"image of {size >> 20} MiB, {codec.name.lower()}, {channels} channels"
+                        name = f"image of {size >> 20} MiB, {codec.label}, {channels} channels"
                         figures.append(_figure(name, idle, peaks.peak_bytes))
     report.add("memory of an image worker above an idle one's", (), figures)
     figures = []
@@ -53,7 +53,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
                     for codec in (CodecId.NONE, CodecId.ZSTD):
                         with stopped_pair(folder, image, settings) as pair, watched_rss(pids) as peaks:
                             live.run(pair, codec)
-                        name = f"guest of {size >> 20} MiB, {codec.name.lower()}, {channels} channels"
+                        name = f"guest of {size >> 20} MiB, {codec.label}, {channels} channels"
                         figures.append(_figure(name, idle, peaks.peak_bytes))
     report.add("memory of a live guest's worker above an idle one's", (), figures)
 
