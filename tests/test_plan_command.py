@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.errors import ExitCode, SpecError
 from pipeline.plan_command import run_plan
-from tests.fleet.plan.specs import guest, image
+from tests.fleet.plan.specs import document, guest, image
 
 ROOT = Path(__file__).parents[1]
 TOO_FAST = {"codec": "none", "bandwidthPerMigration": "50MB"}
@@ -20,13 +20,7 @@ TOO_FAST = {"codec": "none", "bandwidthPerMigration": "50MB"}
 def spec_file(tmp_path: Path, *machines: dict[str, Any], **fields: Any) -> Path:
     path = tmp_path / "fleet.yaml"
     hosts = [{"name": "a", "node": "10.0.0.1"}, {"name": "b", "node": "10.0.0.2"}]
-    document = {
-        "apiVersion": "kuaka/v1",
-        "kind": "Fleet",
-        "metadata": {"name": "drain"},
-        "spec": {"hosts": hosts, "virtualMachines": list(machines), **fields},
-    }
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(document(hosts, machines, "drain", **fields)))
     return path
 
 

@@ -8,6 +8,7 @@ from pipeline.fleet.fleets import FleetRecord, MigrationRecord
 from pipeline.fleet.lifecycle import State
 from pipeline.fleet.read_fleet import read_fleet
 from pipeline.fleet.results import MigrationResult, Status
+from tests.fleet.plan.specs import document
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -24,12 +25,7 @@ def guest(name: str, **other: Any) -> dict[str, Any]:
 
 def fleet(*machines: dict[str, Any], arrived: dict[str, int] | None = None) -> FleetCase:
     """None of it runs; images of `arrived` have completed, so many bytes each."""
-    spec = {
-        "apiVersion": "kuaka/v1",
-        "kind": "Fleet",
-        "metadata": {"name": "drain"},
-        "spec": {"hosts": [{"name": "a"}, {"name": "b"}], "virtualMachines": list(machines)},
-    }
+    spec = document([{"name": "a"}, {"name": "b"}], machines, "drain")
     records = []
     for each in machines:
         size = (arrived or {}).get(each["name"])

@@ -8,19 +8,13 @@ import yaml
 
 from pipeline.errors import SpecError
 from pipeline.fleet.spec_file import load_spec
-from tests.fleet.plan.specs import guest, image
+from tests.fleet.plan.specs import document, guest, image
 
 
 def problems(tmp_path: Path, *machines: Any, **fields: Any) -> list[str]:
     path = tmp_path / "f.yaml"
     hosts = [{"name": "a", "linkCapacity": "100MB"}, {"name": "b"}]
-    document = {
-        "apiVersion": "kuaka/v1",
-        "kind": "Fleet",
-        "metadata": {"name": "test"},
-        "spec": {"hosts": hosts, "virtualMachines": list(machines), **fields},
-    }
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(document(hosts, machines, **fields)))
     try:
         load_spec(path)
     except SpecError as error:

@@ -1,5 +1,6 @@
 """Specs for tests of the plan."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.fleet.spec import Spec
@@ -29,12 +30,18 @@ def image(name: str, source: str = "a", destination: str = "b", **fields: Any) -
     }
 
 
-def fleet(*machines: dict[str, Any], **fields: Any) -> Spec:
-    hosts = [{"name": name, "node": f"10.0.0.{number}"} for number, name in enumerate("abcd", start=1)]
-    document = {
+def document(
+    hosts: Sequence[Mapping[str, Any]], machines: Sequence[Mapping[str, Any]], name: str = "test", /, **fields: Any
+) -> dict[str, Any]:
+    """A spec as its file has it."""
+    return {
         "apiVersion": "kuaka/v1",
         "kind": "Fleet",
-        "metadata": {"name": "test"},
-        "spec": {"hosts": hosts, "virtualMachines": list(machines), **fields},
+        "metadata": {"name": name},
+        "spec": {"hosts": list(hosts), "virtualMachines": list(machines), **fields},
     }
-    return Spec.model_validate(document, by_alias=True, by_name=False)
+
+
+def fleet(*machines: dict[str, Any], **fields: Any) -> Spec:
+    hosts = [{"name": name, "node": f"10.0.0.{number}"} for number, name in enumerate("abcd", start=1)]
+    return Spec.model_validate(document(hosts, machines, **fields), by_alias=True, by_name=False)
