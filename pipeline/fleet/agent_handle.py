@@ -6,6 +6,7 @@ through here.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
@@ -40,6 +41,8 @@ _MAX_PROBLEM_CHARACTERS = 200
 _MAX_CALLS = 4 * MAX_VIRTUAL_MACHINES
 #: An agent whose start has failed ends within this time, or is killed.
 _GIVE_UP_S = 1.0
+#: A fraction of `host.ORPHAN_S`.
+_ALIVE_PERIOD_S = 2.0
 
 
 class AgentHandle(HostHandle):
@@ -64,9 +67,14 @@ class AgentHandle(HostHandle):
         try:
             handle._directory = await handle._call(actor.where.remote())
             paths = [f"{handle._directory}/worker-{index}" for index in range(workers)]
-            await asyncio.gather(
-                *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
-            )
+            # On a busy machine its workers may take longer to start than it waits for a word.
+            heard = asyncio.create_task(handle.keep_alive())
+            try:
+                await asyncio.gather(
+                    *(handle._call(shell.start.remote(path)) for shell, path in zip(shells, paths, strict=True))
+                )
+            finally:
+                heard.cancel()
             await handle._call(actor.start.remote(paths))
         except BaseException:
             # In order where it has begun: its directory goes, too.
@@ -83,6 +91,14 @@ class AgentHandle(HostHandle):
     def directory(self) -> str:
         """See `HostHandle`."""
         return self._directory
+
+    async def keep_alive(self) -> None:
+        """Run for ever: an agent whose controller says nothing takes it for dead and ends itself."""
+        while True:
+            # One that has died fails its migrations by itself.
+            with contextlib.suppress(KuakaError):
+                await self.clock_ns()
+            await asyncio.sleep(_ALIVE_PERIOD_S)
 
     async def clock_ns(self) -> int:
         """See `Host`."""

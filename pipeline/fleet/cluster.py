@@ -45,8 +45,6 @@ _REACH_TIMEOUT_S = 5.0
 _SCHEDULER_TIMEOUT_S = 15.0
 _LAST_PORT = 65_535
 _REPLACE_TIMEOUT_S = 10.0
-#: A fraction of `host.ORPHAN_S`.
-_ALIVE_PERIOD_S = 2.0
 
 
 class _Silence(io.TextIOBase):
@@ -177,16 +175,8 @@ def end_dead_runs(me: Owner, is_alive: Callable[[Owner], bool]) -> bool:
 
 
 async def keep_alive(handles: Iterable[AgentHandle]) -> None:
-    """Run for ever: agents whose controller says nothing take it for dead and end themselves."""
-
-    async def ask(handle: AgentHandle) -> None:
-        while True:
-            # One that has died fails its migrations by itself.
-            with contextlib.suppress(KuakaError):
-                await handle.clock_ns()
-            await asyncio.sleep(_ALIVE_PERIOD_S)
-
-    await asyncio.gather(*map(ask, handles))
+    """Run for ever: see `AgentHandle`."""
+    await asyncio.gather(*(handle.keep_alive() for handle in handles))
 
 
 async def watch_cluster() -> None:
