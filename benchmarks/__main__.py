@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     case_bindings,
     case_downtime,
+    case_drain,
     case_fleet,
     case_image,
     case_live,
@@ -38,6 +39,7 @@ CASES: dict[str, Callable[[Report, Path, int], None]] = {
     "bindings": case_bindings.run,
     "plan": case_plan.run,
     "fleet": case_fleet.run,
+    "drain": case_drain.run,
 }
 #: Memory, not a disk, is what is to be compared with QEMU's RAM.
 _MEMORY_FILES = Path("/dev/shm")
