@@ -53,7 +53,7 @@ def test_promtool_takes_its_configuration(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_prometheus_sees_a_demo_and_its_report_is_there(tmp_path: Path) -> None:
+def test_prometheus_sees_a_demo_and_its_report_is_there() -> None:
     need("prometheus")
     run = subprocess.run(
         [sys.executable, "-m", "dashboards.watch", *SMALL],
