@@ -6,7 +6,10 @@ and what to do; a migration that failed is no exception but a result that says s
 
 import asyncio
 import contextlib
+import itertools
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import OnProgress
 from pipeline.fleet.spec import Spec
 from pipeline.fleet.spec_file import check_spec, load_spec
+from pipeline.signals import caught
 
 if TYPE_CHECKING:
     from pipeline.fleet.controller_actor import ControllerHandle
@@ -73,12 +77,36 @@ class Fleet:
         under the same id is not begun again. Raises `SpecError` for a fleet of which a machine can never go,
         `UsageError` where another spec has that id or no cluster answers, `KuakaError` where Ray fails.
         """
-        name = fleet_id or self.name
         with joined_cluster(address):
             from pipeline.fleet.controller_actor import ControllerHandle
 
+            name = fleet_id or self.name
             accepted = ControllerHandle.find_or_start(workers).submit(name, fields_of(self.spec))
         return SubmittedFleet(name, address, new=accepted.new)
+
+    @contextlib.contextmanager
+    def submitted(
+        self,
+        address: str,
+        *,
+        fleet_id: str | None = None,
+        workers: int = DEFAULT_WORKERS,
+        cancelled_by: Sequence[signal.Signals] = (),
+    ) -> "Iterator[SubmittedFleet]":
+        """`submit`, and for as long as the block lasts this process stays part of the cluster.
+
+        Without `fleet_id` a fleet of the spec's name that has finished is not in the way: the name is then NAME-2, and
+        so on. One that has not finished is the one that is meant. A signal of `cancelled_by` that comes during the
+        block, caught where this is the main thread, makes `wait` cancel the fleet and wait on.
+        """
+        # Once it is joined: Ray has signal handlers of its own.
+        with joined_cluster(address), caught(*cancelled_by) as given_up:
+            from pipeline.fleet.controller_actor import ControllerHandle
+
+            controller = ControllerHandle.find_or_start(workers)
+            name = fleet_id or _name_to_begin(controller, self.name)
+            accepted = controller.submit(name, fields_of(self.spec))
+            yield SubmittedFleet(name, address, new=accepted.new, controller=controller, given_up=given_up)
 
 
 def migrate(
@@ -91,8 +119,10 @@ def migrate(
 ) -> FinishedRun:
     """Migrate all of a fleet and wait for it: the results in the spec's order, and the seconds they took.
 
-    `address` is that of the Ray cluster (HOST:PORT, or `auto`), by default $RAY_ADDRESS, which Ray sets in a job;
-    without either a cluster is started on this machine and ended again. `workers` are processes per host. `on_progress`
+    `address` is that of the Ray cluster (HOST:PORT, or `auto`), by default $RAY_ADDRESS, which Ray sets in a job: its
+    controller has the fleet then (see `Fleet.submitted`), which goes on should this process die. Without either a
+    cluster is started on this machine and ended again, and every machine is tried once, whatever the spec says of
+    retries and of help for guests that do not converge. `workers` are processes per host. `on_progress`
     is called several times a second with the progress of each machine that moves, by name, counters in bytes; `say`
     with a line now and then.
 
@@ -104,7 +134,16 @@ def migrate(
     if _has_running_loop():
         raise UsageError("migrate() blocks: call it from this coroutine as await asyncio.to_thread(migrate, fleet)")
     address = address or os.environ.get("RAY_ADDRESS") or None
-    return run_spec(fleet.spec, address=address, workers=workers, on_progress=on_progress, say=say)
+    if address is None:
+        return run_spec(fleet.spec, workers=workers, on_progress=on_progress, say=say)
+    began_s = time.monotonic()
+    with fleet.submitted(address, workers=workers, cancelled_by=(signal.SIGINT, signal.SIGTERM)) as submitted:
+        say(f"fleet {submitted.id} is with the controller at {address}")
+
+        def look(status: FleetStatus) -> None:
+            on_progress({each.vm: each.progress for each in status.migrations if each.progress is not None})
+
+        return FinishedRun(submitted.wait(on_status=look), time.monotonic() - began_s, abandoned=False)
 
 
 class SubmittedFleet:
@@ -117,8 +156,21 @@ class SubmittedFleet:
     `KuakaError` where the controller does not answer: one that has died is back within seconds.
     """
 
-    def __init__(self, fleet_id: str, address: str = "auto", *, new: bool = False) -> None:
-        """The fleet of that id at the cluster (HOST:PORT, or `auto`); nothing is asked yet."""
+    def __init__(
+        self,
+        fleet_id: str,
+        address: str = "auto",
+        *,
+        new: bool = False,
+        controller: "ControllerHandle | None" = None,
+        given_up: threading.Event | None = None,
+    ) -> None:
+        """The fleet of that id at the cluster (HOST:PORT, or `auto`); nothing is asked yet.
+
+        `controller` is the one to ask, where this process is part of its cluster already; `given_up`, once set, makes
+        `wait` cancel the fleet.
+        """
+        self._given_up = given_up or threading.Event()
         #: Its name at the controller.
         self.id = fleet_id
         #: Of the cluster.
@@ -126,7 +178,7 @@ class SubmittedFleet:
         #: Whether `submit` began it; not if it was there before.
         self.new = new
         self._joined = contextlib.ExitStack()
-        self._controller: ControllerHandle | None = None
+        self._controller = controller
 
     def __enter__(self) -> Self:
         self._controller = self._joined.enter_context(joined_controller(self.address))
@@ -168,6 +220,9 @@ class SubmittedFleet:
             while True:
                 status = _patiently(lambda: controller.status(self.id)[0])
                 on_status(status)
+                if self._given_up.is_set():
+                    self._given_up.clear()
+                    _patiently(lambda: controller.cancel(self.id, None))
                 if status.state is FleetState.FINISHED:
                     return _patiently(lambda: controller.results(self.id))
                 if deadline_s is not None and time.monotonic() >= deadline_s:
@@ -201,6 +256,19 @@ class SubmittedFleet:
         else:
             with joined_controller(self.address) as controller:
                 yield controller
+
+
+def _name_to_begin(controller: "ControllerHandle", name: str) -> str:
+    """The first of NAME, NAME-2, ... under which no fleet has finished."""
+    for number in itertools.count(1):
+        candidate = name if number == 1 else f"{name}-{number}"
+        try:
+            (status,) = controller.status(candidate)
+        except UsageError:
+            return candidate
+        if status.state is not FleetState.FINISHED:
+            return candidate
+    raise AssertionError("itertools.count ends")
 
 
 def _patiently(call: Callable[[], Answer]) -> Answer:

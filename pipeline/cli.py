@@ -82,10 +82,16 @@ def migrate(
     ] = False,
     fleet: Annotated[
         str | None,
-        typer.Option("--id", help="The fleet's id there; the spec's name without it. The same is not begun again."),
+        typer.Option(
+            "--id", help="The fleet's id at the controller; the spec's name without it. The same is not begun again."
+        ),
     ] = None,
 ) -> None:
-    """Migrate every virtual machine of SPEC."""
+    """Migrate every virtual machine of SPEC.
+
+    On a cluster (--address, $RAY_ADDRESS) the controller there does it and this command waits: Ctrl-C leaves the fleet
+    running, SIGTERM cancels it. Without one a cluster is started on this machine, and Ctrl-C cancels.
+    """
     if dry_run:
         from pipeline.plan_command import run_plan
 
@@ -97,6 +103,14 @@ def migrate(
             raise UsageError("--detach: name the cluster that goes on with it: --address HOST:PORT, or auto")
         submit(spec, fleet, address, workers)
         return
+    # Ray sets it in a job.
+    there = address or os.environ.get("RAY_ADDRESS") or None
+    if there is not None:
+        from pipeline.fleet_commands import migrate as migrate_there
+
+        raise typer.Exit(migrate_there(spec, fleet, there, workers, as_json=output is Output.JSON))
+    if fleet is not None:
+        raise UsageError("--id: a fleet has one at a cluster's controller: name the cluster by --address HOST:PORT")
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
     from pipeline.api import Fleet
     from pipeline.api import migrate as run
@@ -104,7 +118,7 @@ def migrate(
 
     loaded = Fleet.load(spec)
     with Progress() as progress:
-        finished = run(loaded, address, workers, on_progress=progress.update, say=say)
+        finished = run(loaded, workers=workers, on_progress=progress.update, say=say)
     code = show_results(finished, as_json=output is Output.JSON)
     _end(code, abandoned=finished.abandoned)
 

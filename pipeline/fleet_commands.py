@@ -6,6 +6,7 @@ running, and is told how to come back.
 
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -50,15 +51,32 @@ def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> None
     say(f"fleet {fleet.id} {known}: kuaka attach {fleet.id} --address {address} waits for it")
 
 
+def migrate(path: Path, fleet_id: str | None, address: str, workers: int, *, as_json: bool) -> ExitCode:
+    """Hand the spec in the file to the cluster's controller, wait, and print the results; what the command ends with.
+
+    SIGTERM, by which a Ray job is stopped, cancels the fleet; Ctrl-C leaves it running. Raises `KuakaError`.
+    """
+    loaded, stopped_by = Fleet.load(path), (signal.SIGTERM,)
+    with loaded.submitted(address, fleet_id=fleet_id, workers=workers, cancelled_by=stopped_by) as fleet:
+        known = "is submitted" if fleet.new else "was submitted before"
+        say(f"fleet {fleet.id} {known}: Ctrl-C leaves it running, kuaka cancel {fleet.id} ends it")
+        return _wait(fleet, as_json=as_json)
+
+
 def attach(fleet: str, address: str, *, as_json: bool) -> ExitCode:
     """Wait for a fleet, then print its results; what the command ends with."""
-    began_s = time.monotonic()
     with SubmittedFleet(fleet, address) as submitted:
-        try:
-            results = submitted.wait(on_status=_News().tell)
-        except KeyboardInterrupt:
-            say(f"fleet {fleet} goes on: kuaka attach {fleet} --address {address} waits for it, kuaka cancel ends it")
-            raise InterruptedMigration(f"no longer waiting for fleet {fleet}") from None
+        return _wait(submitted, as_json=as_json)
+
+
+def _wait(fleet: SubmittedFleet, *, as_json: bool) -> ExitCode:
+    began_s = time.monotonic()
+    try:
+        results = fleet.wait(on_status=_News().tell)
+    except KeyboardInterrupt:
+        address = f"--address {fleet.address}"
+        say(f"fleet {fleet.id} goes on: kuaka attach {fleet.id} {address} waits for it, kuaka cancel ends it")
+        raise InterruptedMigration(f"no longer waiting for fleet {fleet.id}") from None
     return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), as_json=as_json)
 
 

@@ -1,10 +1,14 @@
 """`from pipeline import Fleet, migrate`: what programs use; docs/api.md's programs run as they stand there."""
 
 import asyncio
+import contextlib
+import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from pipeline import Fleet, SubmittedFleet, migrate
 from pipeline.errors import DeadlineError, KuakaError, SpecError, UsageError
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.events import Event
-from pipeline.fleet.fleet_status import FleetState, FleetStatus
+from pipeline.fleet.fleet_status import Accepted, FleetState, FleetStatus
 from pipeline.fleet.results import MigrationResult, Status
 from tests.fleet.live_pair import short_directory
 
@@ -118,27 +122,77 @@ def test_a_coroutine_is_told_how_to_migrate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "environment", "used"),
     [
-        (None, None, None),
-        (None, "", None),
+        (None, None, "here"),
+        (None, "", "here"),
         (None, "10.0.0.1:6379", "10.0.0.1:6379"),
         ("auto", "10.0.0.1:6379", "auto"),
     ],
 )
 def test_the_cluster_is_that_of_the_call_or_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, environment: str | None, used: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, environment: str | None, used: str
 ) -> None:
-    asked: list[str | None] = []
+    asked: list[str] = []
 
-    def run_spec(spec: Any, *, address: str | None, **others: Any) -> FinishedRun:
-        asked.append(address)
+    def run_spec(spec: Any, **others: Any) -> FinishedRun:
+        asked.append("here")
         return FinishedRun([DONE], 1.0, abandoned=False)
+
+    @contextlib.contextmanager
+    def there(fleet: Fleet, address: str, **others: Any) -> Iterator[SubmittedFleet]:
+        asked.append(address)
+        yield submitted(Controller(status(FleetState.FINISHED), [DONE]), monkeypatch)
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
     monkeypatch.setattr("pipeline.api.run_spec", run_spec)
+    monkeypatch.setattr("pipeline.api.Fleet.submitted", there)
     run = migrate(Fleet.from_fields(fields(tmp_path)), given)
     assert (asked, list(run), len(run)) == ([used], [DONE], 1)
+
+
+def test_a_signal_cancels_the_fleet_and_its_results_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    active = status(FleetState.ACTIVE)
+    controller = Controller(active, None, active, status(FleetState.FINISHED), [DONE])
+
+    @contextlib.contextmanager
+    def there(fleet: Fleet, address: str, **others: Any) -> Iterator[SubmittedFleet]:
+        yield submitted(controller, monkeypatch)
+
+    monkeypatch.setattr("pipeline.api.Fleet.submitted", there)
+    signals = [signal.SIGTERM]
+
+    def progress(found: Any) -> None:
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+
+    assert list(migrate(Fleet.from_fields(fields(tmp_path)), "auto", on_progress=progress)) == [DONE]
+    assert [asked[0] for asked in controller.asked] == ["status", "cancel", "status", "status", "results"]
+    assert controller.asked[1] == ("cancel", "drain", None)
+
+
+@pytest.mark.parametrize(
+    ("states", "name"),
+    [
+        ([None], "drain"),
+        ([FleetState.ACTIVE], "drain"),
+        ([FleetState.FINISHED, None], "drain-2"),
+        ([FleetState.FINISHED, FleetState.FINISHED, FleetState.PAUSED], "drain-3"),
+    ],
+)
+def test_a_fleet_that_has_finished_is_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, states: list[FleetState | None], name: str
+) -> None:
+    unknown = UsageError("it is not known")
+    known = [unknown if state is None else status(state) for state in states]
+    controller = Controller(*known, Accepted(name, new=states[-1] is None))
+    monkeypatch.setattr("pipeline.api.joined_cluster", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr("pipeline.fleet.controller_actor.ControllerHandle.find_or_start", lambda workers: controller)
+    with Fleet.from_fields(fields(tmp_path)).submitted("auto") as fleet:
+        assert (fleet.id, fleet.new) == (name, states[-1] is None)
+    assert [asked[1] for asked in controller.asked if asked[0] == "submit"] == [name]
 
 
 def test_waiting_outlasts_a_controller_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def run_image_demo(options: DemoOptions, say: Callable[[str], None], on_progress
         for number, image in enumerate(images, 1):
             write_image(image.source, options.guest(number))
         spec = demo_spec(options, [_machine(options.weight(n), image) for n, image in enumerate(images, 1)])
-        finished = run_spec(spec, address=None, workers=options.workers, on_progress=on_progress, say=say)
+        finished = run_spec(spec, workers=options.workers, on_progress=on_progress, say=say)
         by_name = {image.name: image for image in images}
         return replace(finished, results=[_compared(result, by_name[result.vm]) for result in finished.results])
 

@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions, say: Say, on_progress: OnProgress) -> Finishe
             say("no accelerator that kuaka may use is here, so the CPU does all work: kuaka devices check says why")
         spec = demo_spec(options, [_machine(n, guest, options) for n, guest in enumerate(guests, 1)])
         with watched(guests) as watching:
-            finished = run_spec(spec, address=None, workers=options.workers, on_progress=on_progress, say=say)
+            finished = run_spec(spec, workers=options.workers, on_progress=on_progress, say=say)
             results = [_gone_on(result, watching) for result in finished.results]
         if any(result.status is Status.COMPLETED for result in results):
             say("comparing all guest memory")

@@ -1,4 +1,4 @@
-"""What every command that migrates does around a run: journal, sweep, cluster, agents, run, and all of it ended again.
+"""What a command that migrates by itself does around a run: journal, sweep, cluster, agents, and the end of it all.
 
 Ctrl-C (SIGINT) and SIGTERM cancel the run: every guest is put back where it ran, then the command ends with 130.
 """
@@ -59,23 +59,22 @@ class FinishedRun:
 def run_spec(
     spec: Spec,
     *,
-    address: str | None,
     workers: int = DEFAULT_WORKERS,
     on_progress: OnProgress = lambda progress: None,
     say: Callable[[str], None] = lambda text: None,
     before: Callable[[], None] = lambda: None,
 ) -> FinishedRun:
-    """Migrate everything in `spec` on the cluster at `address` (None: a local one). Raises `KuakaError`.
+    """Migrate everything in `spec` on a cluster of its own, on this machine. Raises `KuakaError`.
 
     `before` runs when all agents are ready, right before the first migration; `say` gets a line now and then.
     """
     order = read_fleet(spec.metadata.name, fields_of(spec))
-    prepare_environment(local=address is None)
+    prepare_environment(local=True)
     # Only now: Ray reads its environment when it is imported.
     from pipeline.fleet.cluster import ray_cluster
 
     owner = this_process()
-    with Journal.open(state_directory(), owner) as journal, ray_cluster(address):
+    with Journal.open(state_directory(), owner) as journal, ray_cluster(None):
         try:
             return asyncio.run(_Command(spec, order, journal, owner, workers, on_progress, say, before).run())
         except asyncio.CancelledError:
@@ -94,7 +93,7 @@ class _Command:
     before: Callable[[], None]
 
     async def run(self) -> FinishedRun:
-        from pipeline.fleet.cluster import end_agents, end_dead_runs, keep_alive, share_accelerators, start_agents
+        from pipeline.fleet.cluster import end_agents, keep_alive, share_accelerators, start_agents
 
         with _cancelled_by_signals():
             self.say("starting agents and workers")
@@ -102,7 +101,6 @@ class _Command:
                 HostPlace(host.name, host.address, host.node, tls, device_choice(host))
                 for host, tls in _hosts(self.spec)
             ]
-            end_dead_runs(self.owner, is_alive)
             # A host that has none of its own needs no scheduler, and one that has starts it.
             shared = any(place.devices not in (None, AUTO) for place in places)
             if shared:

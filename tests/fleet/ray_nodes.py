@@ -22,9 +22,9 @@ class Node:
     address: str
     home: Path
 
-    def processes(self, word: str) -> int:
+    def processes(self, *words: str) -> int:
         """How many of its processes are called so."""
-        return len(processes(self.home, word))
+        return len(processes(self.home, *words))
 
 
 @contextmanager

@@ -129,7 +129,7 @@ def test_who_follows_may_leave_and_a_stop_cancels(server: JobServer) -> None:
     server.stop(job)
     assert not moves(spec)
     assert not arrived(spec)
-    wait_until(lambda: no_agents(server), "no agent is left", 10)
+    wait_until(lambda: no_agents(server), "no agent is left", 45)
     late = server.submit(spec, "--follow")
     assert late.end() == ExitCode.INTERRUPTED
     assert f"job {job} was stopped" in late.said[-1]
