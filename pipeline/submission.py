@@ -32,6 +32,8 @@ _ENDED = frozenset(("STOPPED", "SUCCEEDED", "FAILED"))
 _BEGINS = re.compile(r"^Running entrypoint for job .*\n", re.MULTILINE)
 #: A job server that does not answer is asked again for so long.
 _PATIENCE_S = 60.0
+#: What a job server says whose node has not told it yet that it is there.
+_NOT_YET = "No available agent to submit job"
 #: What a shell says of a command that is not there.
 _NOT_FOUND = 127
 
@@ -80,9 +82,17 @@ class JobEnd:
 
 
 def submit_fleet(
-    client: JobClient, fleet: Fleet, job_id: str | None = None, *, workers: int, as_json: bool = False
+    client: JobClient,
+    fleet: Fleet,
+    job_id: str | None = None,
+    *,
+    workers: int,
+    as_json: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> SubmittedJob:
     """Start `kuaka migrate` on the cluster for a fleet, as the job `job_id`, by default the fleet's name.
+
+    A head that has just started is given time.
 
     Raises `UsageError` for an id that cannot be or that another fleet has, `KuakaError` where the server refuses.
     """
@@ -97,18 +107,22 @@ def submit_fleet(
     with tempfile.TemporaryDirectory(prefix="kuaka-job-") as directory:
         # JSON is YAML.
         Path(directory, _SPEC_FILE).write_text(text)
-        try:
-            client.submit_job(
-                entrypoint=shlex.join(words),
-                submission_id=job_id,
-                runtime_env={"working_dir": directory},
-                metadata={_DIGEST: digest},
-            )
-        except RuntimeError as error:
-            # Another submitter may have been faster.
-            if _is_there(client, job_id, digest):
-                return SubmittedJob(job_id, new=False)
-            raise KuakaError(f"job {job_id} was not accepted: {_said(error)}") from None
+        for patience in range(int(_PATIENCE_S / _LOOK_S), -1, -1):
+            try:
+                client.submit_job(
+                    entrypoint=shlex.join(words),
+                    submission_id=job_id,
+                    runtime_env={"working_dir": directory},
+                    metadata={_DIGEST: digest},
+                )
+                break
+            except RuntimeError as error:
+                # Another submitter may have been faster.
+                if _is_there(client, job_id, digest):
+                    return SubmittedJob(job_id, new=False)
+                if not patience or _NOT_YET not in str(error):
+                    raise KuakaError(f"job {job_id} was not accepted: {_said(error)}") from None
+            sleep(_LOOK_S)
     return SubmittedJob(job_id, new=True)
 
 

@@ -118,6 +118,32 @@ def test_another_fleet_under_the_same_id_is_refused() -> None:
         submit_fleet(server, OTHER, workers=2)
 
 
+def test_a_head_that_has_just_started_is_given_time() -> None:
+    server, slept = JobServer(), []
+
+    def not_yet() -> None:
+        if len(slept) < 3:
+            raise RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again"
+            )
+
+    server.on_submit = not_yet
+    assert submit_fleet(server, FLEET, workers=2, sleep=slept.append).new
+    assert len(slept) == 3
+
+
+def test_a_head_that_never_comes_up_is_named() -> None:
+    server, slept = JobServer(), []
+
+    def never() -> None:
+        raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again")
+
+    server.on_submit = never
+    with pytest.raises(KuakaError, match="drain was not accepted: .*No available agent"):
+        submit_fleet(server, FLEET, workers=2, sleep=slept.append)
+    assert sum(slept) == 60
+
+
 def test_of_two_that_submit_at_once_the_slower_one_finds_the_job() -> None:
     server = JobServer()
 
