@@ -9,17 +9,23 @@ demand waits for its next grant at most
     L / (rho C) + L / C.
 """
 
+from scheduler.core.capacity import Capacity
 from scheduler.core.units import PERMILLE, ServiceClass
 
 
 class Floors:
     """The credits of one pool's classes with a floor."""
 
-    def __init__(self, floors: dict[ServiceClass, int], lease_cost_ns: int) -> None:
-        """`floors` in permille; a floor of zero is none."""
-        self._floors = [floors.get(service_class, 0) for service_class in ServiceClass]
-        self._limit = lease_cost_ns * PERMILLE
+    def __init__(self, capacity: Capacity) -> None:
         self._credit = [0] * len(ServiceClass)
+        self.apply(capacity)
+
+    def apply(self, capacity: Capacity) -> None:
+        """The floors are those of the pool's settings, permille; a floor of zero is none. Credits stay."""
+        self._floors = [0] * len(ServiceClass)
+        self._floors[ServiceClass.BULK] = capacity.settings.bulk_floor
+        self._floors[ServiceClass.BACKGROUND] = capacity.settings.background_floor
+        self._limit = capacity.lease_cost_ns * PERMILLE
 
     def begin(self, service_class: ServiceClass) -> None:
         """A class has demand that had none; what it had too much before is not forgotten."""

@@ -11,6 +11,7 @@ What belongs together is kept together: `capacity` (what the pool can do), `shar
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from scheduler.core.answers import Answers
 from scheduler.core.capacity import Capacity
@@ -31,6 +32,8 @@ from scheduler.core.turns import Turns
 from scheduler.core.units import Phase, ServiceClass
 
 _FAR_NS = 1 << 62
+#: A queue whose least wait is above so many leases is too long.
+_DELAY_LEASES = 2
 _CRITICAL = ServiceClass.CRITICAL
 _UNHURRIED = (Phase.PRECOPY, Phase.BACKGROUND)
 
@@ -45,7 +48,7 @@ class PoolScheduler:
         self.flows: dict[str, Flow] = {}
         self.counts = Counts()
         self.capacity = Capacity(settings, NOMINAL)
-        self.delay = QueueDelay(2 * self.capacity.lease_ns)
+        self.delay = QueueDelay(_DELAY_LEASES * self.capacity.lease_ns)
         self.book = TicketBook.of(settings)
         self.shares = Shares(self.capacity)
         self.ledger = Ledger(self.counts)
@@ -82,6 +85,8 @@ class PoolScheduler:
         self.book.apply(settings)
         self.capacity.apply(settings, self.watch.control.vrate_permille)
         self.shares.changed()
+        self.turns.capacity_changed()
+        self.delay = replace(self.delay, target_ns=_DELAY_LEASES * self.capacity.lease_ns)
 
     def shut(self) -> None:
         """The device has gone."""

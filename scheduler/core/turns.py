@@ -42,11 +42,11 @@ class Turns:
         self._urgent: TaggedHeap[Flow] = TaggedHeap()
         self._reservations: TaggedHeap[Flow] = TaggedHeap()
         self._capped: TaggedHeap[Flow] = TaggedHeap()
-        settings = capacity.settings
-        self._floors = Floors(
-            {ServiceClass.BULK: settings.bulk_floor, ServiceClass.BACKGROUND: settings.background_floor},
-            capacity.lease_cost_ns,
-        )
+        self._floors = Floors(capacity)
+
+    def capacity_changed(self) -> None:
+        """The pool has other settings; the queues stay."""
+        self._floors.apply(self._capacity)
 
     @property
     def anybody_waits(self) -> bool:

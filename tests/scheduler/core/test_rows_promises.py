@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from scheduler.core.effects import Granted, Reason, TicketDenied, TicketGranted
-from scheduler.core.events import TicketRequested
+from scheduler.core.events import PoolOpened, TicketRequested
 from scheduler.core.units import Phase, ServiceClass
 from tests.scheduler.core.toy_device import ENDLESS_NS, ENGINES, MS, POOL, S, Span, ToyPool, Vm
 
@@ -171,3 +171,14 @@ def test_row_18_tickets_for_200_guests_miss_no_deadline_and_use_the_reserve(case
         world.scheduler.validate()
     assert worst <= 1
     assert promised >= 0.8
+
+
+def test_pool_that_is_opened_again_with_other_settings_keeps_to_these() -> None:
+    world = ToyPool()
+    settings = replace(POOL, background_floor=300, lease_ns=100 * MS)
+    world.scheduler.handle(PoolOpened(settings), world.now_ns)
+    low, high = Vm("low", phase=Phase.BACKGROUND), Vm("high")
+    world.add(low, high)
+    world.run(60 * S)
+    assert 0.27 * (low.done_ns + high.done_ns) <= low.done_ns <= 0.33 * (low.done_ns + high.done_ns)
+    assert world.pool.delay.target_ns == 2 * settings.lease_ns
