@@ -20,7 +20,7 @@ from dashboards.draw import draw
 from dashboards.prometheus import Prometheus, free_port, program
 from pipeline.errors import ExitCode, KuakaError
 from pipeline.fleet.directories import STATE_VARIABLE
-from pipeline.show import say
+from pipeline.say import say
 
 _ROOT = Path(__file__).parent.parent
 REPORT = _ROOT / ".cache" / "demo" / "report.html"

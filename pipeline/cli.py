@@ -114,7 +114,8 @@ def migrate(
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
     from pipeline.api import Fleet
     from pipeline.api import migrate as run
-    from pipeline.show import Progress, say, show_results
+    from pipeline.say import say
+    from pipeline.show import Progress, show_results
 
     loaded = Fleet.load(spec)
     with Progress() as progress:
@@ -328,7 +329,8 @@ def demo(
         has_accelerators=lambda: bool(own_devices("here")),
     )
     from pipeline.demo.run import run_demo
-    from pipeline.show import Progress, say, show_results
+    from pipeline.say import say
+    from pipeline.show import Progress, show_results
 
     with Progress() as progress:
         finished = run_demo(options, say, progress.update)

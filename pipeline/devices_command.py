@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from pipeline.errors import ExitCode, UsageError
-from pipeline.show import say
+from pipeline.say import say
 from pipeline.terminal import results_console
 from pipeline.whole_file import write_whole
 from scheduler.core.units import AcceleratorKind

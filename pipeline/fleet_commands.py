@@ -28,14 +28,15 @@ from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
 from pipeline.fleet.joined import joined_controller
 from pipeline.fleet.lifecycle import FINAL, State
 from pipeline.fleet.pool_looks import PoolLooks
-from pipeline.show import say, show_results
+from pipeline.say import say
+from pipeline.show import show_results
+from pipeline.terminal import results_console
 from pipeline.top import Rates, moved, view
 
 if TYPE_CHECKING:
     from pipeline.fleet.controller_actor import ControllerHandle
 
 _LOOK_S = 0.5
-_PIPE_COLUMNS = 200
 #: Rows of a live table that no terminal bounds, and what a terminal has besides them.
 _MOST_ROWS = 40
 _FRAME_ROWS = 7
@@ -88,7 +89,7 @@ def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool, 
         elif as_json:
             sys.stdout.write(json.dumps(to_json(controller.status(fleet)), indent=2) + "\n")
         else:
-            console = _console()
+            console = results_console()
             console.print(_table(controller.status(fleet)))
     return ExitCode.OK
 
@@ -170,7 +171,7 @@ def _watch(controller: "ControllerHandle", fleet: str | None, rows: int | None) 
     rates, pool_looks = Rates(), PoolLooks(ask_scheduler)
     silent_since_s: float | None = None
     with (
-        Live(console=_console(), refresh_per_second=4, transient=False) as live,
+        Live(console=results_console(), refresh_per_second=4, transient=False) as live,
         contextlib.suppress(KeyboardInterrupt),
     ):
         while True:
@@ -215,9 +216,3 @@ def _table(fleets: Sequence[FleetStatus]) -> Table:
         words = (fleet.fleet, migration.vm, migration.state, moved(migration), migration.reason)
         table.add_row(*(Text(word) for word in words))
     return table
-
-
-def _console() -> Console:
-    console = Console()
-    # A pipe has no width: nothing is cut there.
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)

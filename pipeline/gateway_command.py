@@ -19,6 +19,7 @@ from pipeline.codecs.table import codec_for
 from pipeline.errors import ExitCode, KuakaError, UsageError
 from pipeline.fleet.directories import runtime_directory
 from pipeline.qemu.standalone import GatewayResult, Say, StandaloneDestination, StandaloneSource
+from pipeline.say import say
 from pipeline.wire.handshake import MAX_CHANNELS, Role
 from pipeline.wire.links import STALL_TIMEOUT_S
 from pipeline.wire.opening import LinkTerms
@@ -120,7 +121,7 @@ def _run(options: GatewayOptions, make: Callable[[WorkerPool], _Service]) -> int
 
 def _serve(options: GatewayOptions, service: _Service, stop: "_Stop") -> int:
     while True:
-        result = service.serve_one(stop.event, _say)
+        result = service.serve_one(stop.event, say)
         if result is not None:
             _show(result, options.channels, options.as_json)
         if stop.event.is_set():
@@ -215,18 +216,13 @@ def _socket_uid(user: str | None) -> int | None:
     return uid
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"kuaka: {text}\n")
-    sys.stderr.flush()
-
-
 def _show(result: GatewayResult, channels: int, as_json: bool) -> None:
     if result.error is not None:
-        _say(f"the migration failed: {result.error}")
+        say(f"the migration failed: {result.error}")
     elif not result.channels:
-        _say("QEMU used its main channel alone, so nothing was accelerated: set the capability multifd on both QEMUs")
+        say("QEMU used its main channel alone, so nothing was accelerated: set the capability multifd on both QEMUs")
     elif result.channels < channels:
-        _say(f"QEMU used {result.channels} multifd channels of {channels}: set multifd-channels on both QEMUs for more")
+        say(f"QEMU used {result.channels} multifd channels of {channels}: set multifd-channels on both QEMUs for more")
     fields = result.to_json()
     if as_json:
         sys.stdout.write(json.dumps(fields) + "\n")

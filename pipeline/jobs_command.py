@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.api import Fleet
 from pipeline.errors import ExitCode, InterruptedMigration
-from pipeline.show import say
+from pipeline.say import say
 from pipeline.submission import follow, job_client, submit_fleet
 
 _OURS = "kuaka: "

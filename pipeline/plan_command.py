@@ -21,6 +21,7 @@ from pipeline.byte_amounts import show_bytes
 from pipeline.errors import ExitCode
 from pipeline.fleet.plan.plan import Plan
 from pipeline.fleet.policies import priority_name
+from pipeline.say import say
 from pipeline.terminal import results_console
 
 #: More do not help a reader, and take longer to lay out than to plan.
@@ -31,7 +32,7 @@ def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int)
     """Plan the spec in the file and print it. Raises `SpecError` for a spec that is rejected."""
     with _nothing_collected():
         fleet = Fleet.load(path)
-        plan = fleet.plan(workers, say=_say)
+        plan = fleet.plan(workers, say=say)
     match output:
         case "json":
             sys.stdout.write(json.dumps(to_json(plan), indent=2) + "\n")
@@ -96,10 +97,6 @@ def to_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(f"kuaka: {line}\n")
-
-
 def _show(plan: Plan) -> None:
     console = results_console()
     console.print(_table(plan))
@@ -111,7 +108,7 @@ def _show(plan: Plan) -> None:
         console.print(f"{host}: {ways} at the same time, so that guests that write converge", markup=False)
     sys.stdout.flush()
     for line in plan.assumptions:
-        _say(line)
+        say(line)
 
 
 def _table(plan: Plan) -> Table:

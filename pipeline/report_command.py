@@ -10,7 +10,7 @@ from pipeline.fleet.directories import state_directory
 from pipeline.fleet.joined import joined_controller
 from pipeline.report.sources import all_events, story_from_journal, story_from_json
 from pipeline.report.story import Story, story_of_fleet
-from pipeline.show import say
+from pipeline.say import say
 from pipeline.whole_file import write_whole
 
 _STDOUT = "-"

@@ -17,6 +17,7 @@ from pipeline.errors import ExitCode
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.results import MigrationResult, exit_code, to_json
+from pipeline.say import say
 from pipeline.terminal import results_console
 
 #: More bars than this do not fit a screen; the rest is summed up.
@@ -60,11 +61,6 @@ class Progress:
                 self._tasks[vm] = self._bars.add_task(vm, total=None)
             # How much there is to move is not known before the source was looked at.
             self._bars.update(self._tasks[vm], completed=part.counters.raw_bytes, total=part.total_bytes or None)
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    sys.stderr.write(f"kuaka: {text}\n")
 
 
 def show_results(finished: FinishedRun, *, as_json: bool) -> ExitCode:
