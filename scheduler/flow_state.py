@@ -20,7 +20,7 @@ from scheduler.ticks import OpenFlow
 #: Why a batch got no credit, where that is no `Reason`.
 USED_UP, UNKNOWN = "used-up", "unknown"
 #: Ticks without demand before a lease is given back.
-_IDLE_TICKS = 5
+IDLE_TICKS = 5
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class FlowState:
         if self.held is None or self._stopped_ticket() is not None:
             return False
         lease, now = self.held.lease, self._before
-        done = now.used_ns >= lease.budget_until_ns or self._idle_ticks >= _IDLE_TICKS or not lease.window
+        done = now.used_ns >= lease.budget_until_ns or self._idle_ticks >= IDLE_TICKS or not lease.window
         if not self.closing and (now.in_flight or not done):
             return False
         self.sub_leases.withdraw()
@@ -181,7 +181,7 @@ class FlowState:
         return FlowReport(
             self.opened.flow,
             self.opened.pool,
-            0 if self.closing or self._idle_ticks >= _IDLE_TICKS else self._demand.demand_ns,
+            0 if self.closing or self._idle_ticks >= IDLE_TICKS else self._demand.demand_ns,
             now.used_ns - self._base_ns,
             lease,
             window,

@@ -14,13 +14,9 @@ from scheduler.core.events import FlowReport, PoolSettings
 from scheduler.core.split import SplitState
 from scheduler.core.units import PERMILLE
 from scheduler.demand import Demand
+from scheduler.flow_state import IDLE_TICKS
 from scheduler.simulate.host import Host
 from scheduler.simulate.migration import Migration
-
-#: How long a packet waits for slots (`scheduler.credit.WAIT_NS`).
-WAIT_NS = 2_000_000
-#: Ticks without demand before a lease is given back (`scheduler.flow_state`).
-_IDLE_TICKS = 5
 
 
 @dataclass(slots=True)
@@ -186,7 +182,7 @@ class CreditBook:
         self._told_asked_ns, self._told_denied, self._told_wait_ns = self._asked_ns, self._denied, self._wait_ns
         self._told_at_ns = now_ns
         window = max(self.in_flight, self.lease.window if self.lease is not None else 0)
-        idle = self.closing or self._idle_ticks >= _IDLE_TICKS
+        idle = self.closing or self._idle_ticks >= IDLE_TICKS
         return FlowReport(
             self.flow,
             self.settings.pool,
@@ -204,7 +200,7 @@ class CreditBook:
             return
         used_up = self._used_ns >= lease.budget_until_ns
         expired = int(self._env.now) >= self._deadline_ns
-        if expired or self.closing or ((used_up or self._idle_ticks >= _IDLE_TICKS) and not self.in_flight):
+        if expired or self.closing or ((used_up or self._idle_ticks >= IDLE_TICKS) and not self.in_flight):
             self.void()
 
     def _serve(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import simpy
 
+from scheduler.client import PERIOD_NS
 from scheduler.core.effects import Alarm, Effect, EpochBegan, Fenced, Granted, Outlook, TicketDenied, TicketGranted
 from scheduler.core.events import (
     DeviceSample,
@@ -35,8 +36,6 @@ from scheduler.simulate.split_inputs import split_now
 if TYPE_CHECKING:
     from scheduler.simulate.world import World
 
-#: As `scheduler.client.PERIOD_NS`.
-TICK_NS = 100_000_000
 #: A flow that has just been opened, or a guest that may be stopped, does not wait for the next: a call so long after
 #: the one before.
 NEWS_NS = 10_000_000
@@ -77,7 +76,7 @@ class Exchange:
 
 
 class HostClient:
-    """One host. `flows` are its credit books by (migration, kind)."""
+    """One host. `flows` are its credit books by (flow, pool)."""
 
     def __init__(self, world: "World", host: Host, exchange: Exchange, phase_ns: int) -> None:
         self._world = world
@@ -88,7 +87,7 @@ class HostClient:
         self._news_came = self._env.event()
         self._sequence = self._requests = 0
         self._tickets: dict[int, simpy.Event] = {}
-        self.flows: dict[tuple[int, AcceleratorKind], CreditBook] = {}
+        self.flows: dict[tuple[str, str], CreditBook] = {}
         self.pools = {
             kind: _settings(host.name, kind, world.parameters.devices[kind], len(devices))
             for kind, devices in host.devices.items()
@@ -97,10 +96,15 @@ class HostClient:
         self._news += [PoolOpened(settings) for settings in self.pools.values()]
         self._env.process(self._run(phase_ns))
 
-    def open_flow(self, book: CreditBook, kind: AcceleratorKind) -> None:
+    def open_flow(self, book: CreditBook) -> None:
         """From the next tick on the scheduler knows of it."""
-        self.flows[book.migration.index, kind] = book
+        self.flows[book.flow, book.settings.pool] = book
         self._tell(book, book.migration.spec.phase)
+
+    def book(self, flow: str, kind: AcceleratorKind) -> CreditBook | None:
+        """A flow's on the pool of a kind; None where there is none."""
+        pool = self.pools.get(kind)
+        return None if pool is None else self.flows.get((flow, pool.pool))
 
     def stop(self, book: CreditBook) -> None:
         """Its guest is stopped from now on; a ticket that it has is in force at once."""
@@ -151,7 +155,7 @@ class HostClient:
             if self._news:
                 self._news_came.succeed()
             yield self._env.timeout(NEWS_NS - CALL_NS)
-            yield self._news_came | self._env.timeout(TICK_NS - NEWS_NS)
+            yield self._news_came | self._env.timeout(PERIOD_NS - NEWS_NS)
 
     def _events(self) -> list[Event]:
         self._watch_devices()
@@ -189,23 +193,17 @@ class HostClient:
         if isinstance(effect, TicketGranted | TicketDenied) and effect.request in self._tickets:
             self._tickets.pop(effect.request).succeed(effect)
         if isinstance(effect, Granted | TicketGranted):
-            book = self._book(effect.lease.flow, effect.lease.pool)
+            book = self.flows.get((effect.lease.flow, effect.lease.pool))
             if book is not None and isinstance(effect, Granted):
                 book.grant(effect.lease, sent_ns)
             elif book is not None:
                 book.ticket = Ticket(effect.lease, sent_ns + effect.lease.ttl_ns)
         elif isinstance(effect, Outlook | Fenced):
-            book = self._book(effect.flow, effect.pool)
+            book = self.flows.get((effect.flow, effect.pool))
             if book is not None and isinstance(effect, Outlook):
                 book.outlook = effect
             elif book is not None:
                 book.void()
-
-    def _book(self, flow: str, pool: str) -> CreditBook | None:
-        return next(
-            (book for book in self.flows.values() if (book.flow, book.settings.pool) == (flow, pool)),
-            None,
-        )
 
 
 def least_loaded(devices: list[Device]) -> Device | None:

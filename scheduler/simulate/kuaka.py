@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import simpy
 
+from scheduler.client import PERIOD_NS
 from scheduler.core.effects import TicketGranted
 from scheduler.core.events import TenantSet
 from scheduler.core.units import PERMILLE, AcceleratorKind
-from scheduler.simulate.credit_book import WAIT_NS, CreditBook
+from scheduler.credit import WAIT_NS
+from scheduler.simulate.credit_book import CreditBook
 from scheduler.simulate.device import Device
 from scheduler.simulate.host import Host, Process
-from scheduler.simulate.host_client import TICK_NS, Exchange, HostClient, least_loaded
+from scheduler.simulate.host_client import Exchange, HostClient, least_loaded
 from scheduler.simulate.meeting import Meeting
 from scheduler.simulate.parameters import PAGE_BYTES, Operation
 from scheduler.simulate.work import Work, on_cpu
@@ -42,14 +44,14 @@ class Kuaka:
         hosts = [host for host in world.hosts.values() if host.devices]
         # Agents are not started together: their ticks are spread.
         self._clients = {
-            host.name: HostClient(world, host, self.exchange, TICK_NS * index // len(hosts))
+            host.name: HostClient(world, host, self.exchange, PERIOD_NS * index // len(hosts))
             for index, host in enumerate(hosts)
         }
 
     def opened(self, migration: "Migration") -> None:
         for host, kind in migration.kinds():
             client = self._clients[host.name]
-            client.open_flow(CreditBook(self._env, migration, host, client.pools[kind]), kind)
+            client.open_flow(CreditBook(self._env, migration, host, client.pools[kind]))
 
     def closed(self, migration: "Migration") -> None:
         for host, kind in migration.kinds():
@@ -112,7 +114,7 @@ class Kuaka:
 
     def _book(self, migration: "Migration", host: Host, kind: AcceleratorKind | None) -> CreditBook | None:
         client = self._clients.get(host.name)
-        return None if client is None or kind is None else client.flows.get((migration.index, kind))
+        return None if client is None or kind is None else client.book(migration.spec.name, kind)
 
     def _device_share(self, book: CreditBook) -> float:
         """Of the next batch. A packet is one DSA descriptor; half of it costs the thread as much: all, or nothing."""
