@@ -12,7 +12,7 @@ from benchmarks.case_fleet import estimate_figures, limit_figures
 from benchmarks.controllers import BenchmarkController, FinishedFleet, controller, fleet
 from benchmarks.report import Figure, Report
 from pipeline.api import Fleet
-from pipeline.demo.guest import GuestParameters
+from pipeline.demo.guest import ODD_MEMORY_BYTES, GuestParameters
 from pipeline.demo.guests import DemoGuest, RunningSource, make_guest, map_ram, wait_until_ready
 from pipeline.demo.observation import outcome, watched
 from pipeline.demo.place import demo_place
@@ -35,7 +35,6 @@ _LIMITS = {
 def run(report: Report, folder: Path, runs: int) -> None:
     """Boots the guests anew for every run."""
     case = f"drain of {_GUESTS} guests"
-    # The newest: old ones lose pages of guests without KVM, see `demo.guest.ODD_MEMORY_BYTES`.
     qemu = choose_qemu(None, available_qemus())
     planned, finished, wrong_pages = [], [], 0
     with controller(folder, DEFAULT_WORKERS) as running:
@@ -58,7 +57,8 @@ def _drain(running: BenchmarkController, qemu: QemuBinary) -> tuple[float, Finis
     with demo_place(2 * _GUESTS * _GUEST_BYTES) as place, contextlib.ExitStack() as ending:
         machine = newest_machine(qemu, qemu)
         guests = [
-            make_guest(number, _parameters(number), place, qemu, qemu, machine) for number in range(1, _GUESTS + 1)
+            make_guest(number, _parameters(number, qemu), place, qemu, qemu, machine)
+            for number in range(1, _GUESTS + 1)
         ]
         sources = [RunningSource(guest) for guest in guests]
         for source in sources:
@@ -79,8 +79,10 @@ def _wrong_pages(source: RunningSource) -> int:
         return compare(source.ram, ram, source.guest.parameters).wrong_pages
 
 
-def _parameters(number: int) -> GuestParameters:
-    return GuestParameters(_GUEST_BYTES, dirty_rate_bytes_s=_DIRTY_BYTES_S if number % 2 else 0, seed=number)
+def _parameters(number: int, qemu: QemuBinary) -> GuestParameters:
+    more_bytes = 0 if qemu.tracks_dirty_pages_in_words else ODD_MEMORY_BYTES
+    dirty_bytes_s = _DIRTY_BYTES_S if number % 2 else 0
+    return GuestParameters(_GUEST_BYTES + more_bytes, dirty_rate_bytes_s=dirty_bytes_s, seed=number)
 
 
 def _machine(guest: DemoGuest) -> dict[str, Any]:

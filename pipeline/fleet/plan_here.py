@@ -1,9 +1,12 @@
-"""The plan as this machine sees it: its sources are looked at, and its cores count as far as others leave them."""
+"""The plan as this machine sees it: its sources are looked at, pages of its images tried, and its cores count as far as
+others leave them."""
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from pipeline.fleet.machine_load import others_running, spare_cores
+from pipeline.fleet.page_samples import sampled_costs
 from pipeline.fleet.plan.from_spec import Assumptions, is_local
 from pipeline.fleet.plan.plan import Plan, make_plan
 from pipeline.fleet.sightings import look
@@ -12,7 +15,8 @@ from pipeline.fleet.spec import Spec
 
 def plan_here(spec: Spec, workers: int, say: Callable[[str], None] = lambda text: None) -> Plan:
     """Plan a checked spec with so many worker processes per host; `say` gets a line about a machine that is busy."""
-    return make_plan(spec, look(spec), Assumptions(workers=workers, local_cores=_local_cores(spec, workers, say)))
+    seen = replace(look(spec), costs=sampled_costs(spec))
+    return make_plan(spec, seen, Assumptions(workers=workers, local_cores=_local_cores(spec, workers, say)))
 
 
 def _local_cores(spec: Spec, workers: int, say: Callable[[str], None]) -> float | None:

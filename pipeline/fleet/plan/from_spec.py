@@ -44,7 +44,7 @@ class CodecCost:
     decode_bytes_s: int
 
 
-_COSTS = {
+DEFAULT_COSTS = {
     CodecId.NONE: CodecCost(610, 1_100 * _MB, 1_100 * _MB),
     CodecId.LZ4: CodecCost(550, 550 * _MB, 800 * _MB),
     CodecId.ZSTD: CodecCost(380, 300 * _MB, 520 * _MB),
@@ -52,6 +52,8 @@ _COSTS = {
     CodecId.QAT: CodecCost(450, 400 * _MB, 600 * _MB),
     CodecId.QAT_RAW: CodecCost(490, 550 * _MB, 550 * _MB),
 }
+#: Of the pages that these are measured with, so many are not zero.
+TABLE_NORMAL_PERMILLE = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,13 @@ class Assumptions:
     #: Connecting, inspecting, starting the destination's QEMU, handing over, looking at the result.
     guest_setup_ns: int = 700_000_000
     image_setup_ns: int = 30_000_000
+    #: CPU of controller and agents for one migration, whatever its size: counts where they share the machine's cores.
+    control_ns: int = 35_000_000
     #: Worker processes of each host, of which each keeps a core busy.
     workers: int = 2
     #: Cores that hosts without a node, which are this machine, have together; None: as many as their workers need.
     local_cores: float | None = None
-    costs: Mapping[CodecId, CodecCost] = field(default_factory=lambda: _COSTS)
+    costs: Mapping[CodecId, CodecCost] = field(default_factory=lambda: DEFAULT_COSTS)
 
 
 def limits_of(spec: Spec) -> Limits:
@@ -122,16 +126,23 @@ def _request(
     )
 
 
-def load_of(spec: Spec, vm: VirtualMachine, memory_bytes: int, submitted: int, assumptions: Assumptions) -> Load:
-    """What `vm` asks of its way."""
+def load_of(
+    spec: Spec,
+    vm: VirtualMachine,
+    memory_bytes: int,
+    submitted: int,
+    assumptions: Assumptions,
+    cost: CodecCost | None = None,
+) -> Load:
+    """What `vm` asks of its way; `cost` is that of its own pages, where it is known."""
     settings = resolve(spec, vm)
-    cost = assumptions.costs[settings.codec]
+    cost = cost or assumptions.costs[settings.codec]
     request = _request(spec, vm, settings, memory_bytes, submitted, spec.metadata.name, 0)
     rate = settings.bandwidth_bytes_s
     live = isinstance(vm, QemuVm)
     return Load(
         request,
-        tuple(_alone(settings, cost, assumptions).items()),
+        tuple(_alone(settings, cost, assumptions, memory_bytes).items()),
         assumptions.guest_setup_ns if live else assumptions.image_setup_ns,
         None if rate is None else _raw(rate, cost),
         (vm.dirty_rate or 0) if isinstance(vm, QemuVm) else 0,
@@ -146,7 +157,7 @@ def timeout_ns(settings: VmSettings, memory_bytes: int) -> int:
     return int(min(completion_s, settings.timeout_s or completion_s) * NS_PER_S)
 
 
-def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions) -> dict[Shared, int]:
+def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions, memory_bytes: int) -> dict[Shared, int]:
     source, destination = settings.source, settings.destination
     busy = min(settings.channels, assumptions.workers)
     alone: dict[Shared, int] = {}
@@ -164,7 +175,10 @@ def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions) -> d
             if is_local(host)
         ]
         if here:
-            alone[Shared("cores", "this machine")] = here[0] if len(here) == 1 else _both(*here)
+            # What is done once for each migration is spread over its bytes.
+            control = int(assumptions.local_cores * memory_bytes * NS_PER_S) // max(1, assumptions.control_ns)
+            pages = here[0] if len(here) == 1 else _both(*here)
+            alone[Shared("cores", "this machine")] = _both(pages, max(1, control))
     return alone
 
 

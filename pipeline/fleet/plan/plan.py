@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pipeline.byte_amounts import show_bytes
 from pipeline.fleet.plan.concurrency import choose
 from pipeline.fleet.plan.estimate import NS_PER_S, Load
-from pipeline.fleet.plan.from_spec import Assumptions, Size, SizeSource, limits_of, load_of, size_of
+from pipeline.fleet.plan.from_spec import Assumptions, CodecCost, Size, SizeSource, limits_of, load_of, size_of
 from pipeline.fleet.plan.limits import Limits
 from pipeline.fleet.plan.schedule import Schedule, simulate
 from pipeline.fleet.policies import policy_of
@@ -27,6 +27,8 @@ class Sightings:
     refused: Mapping[str, str] = field(default_factory=dict)
     #: What could not be seen, and why; a line each.
     notes: tuple[str, ...] = ()
+    #: What a machine's own pages cost.
+    costs: Mapping[str, CodecCost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def make_plan(spec: Spec, sightings: Sightings | None = None, assumptions: Assum
     cannot_go: dict[str, str] = {}
     loads: dict[str, Load] = {}
     for number, vm in enumerate(machines):
-        load = load_of(spec, vm, sizes[vm.name].memory_bytes, number, assumptions)
+        load = load_of(spec, vm, sizes[vm.name].memory_bytes, number, assumptions, seen.costs.get(vm.name))
         if reason := seen.refused.get(vm.name) or hopeless(load):
             cannot_go[vm.name] = reason
         else:
