@@ -139,7 +139,7 @@ def test_a_head_that_never_comes_up_is_named() -> None:
         raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again")
 
     server.on_submit = never
-    with pytest.raises(KuakaError, match="drain was not accepted: .*No available agent"):
+    with pytest.raises(KuakaError, match=r"drain was not accepted: .*No available agent"):
         submit_fleet(server, FLEET, workers=2, sleep=slept.append)
     assert sum(slept) == 60
 

@@ -75,7 +75,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             )
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster answers at {address}: {_first_line(error)}") from None
-    except (RuntimeError, ValueError, OSError) as error:
+    # A node that does not come up in time is a plain Exception of Ray's.
+    except Exception as error:
         raise KuakaError(f"Ray cannot start: {_first_line(error)}") from None
     except KeyboardInterrupt:
         # Half started, Ray leaves what its raylet has started by then, and may crash when it is told to shut down.
