@@ -107,6 +107,7 @@ def _guest(vm: QemuVm, settings: VmSettings, terms: TransferTerms) -> QemuMigrat
         terms,
         settings.timeout_s,
         vm.shared_disks,
+        settings.allow_auto_converge,
     )
 
 

@@ -211,7 +211,9 @@ class Host:
         desk = self._accelerators.ticket_desk(order.terms.session) if facts.status == "running" else None
         hold = way_to_hold(wanted=desk is not None, acknowledged=order.acknowledged)
         limit_ms = order.terms.downtime_limit_ms
-        settings = SourceSettings(order.terms.channels, limit_ms, order.zero_page_detection, hold, order.acknowledged)
+        settings = SourceSettings(
+            order.terms.channels, limit_ms, order.zero_page_detection, hold, order.acknowledged, order.auto_converge
+        )
         await source.vm.configure(settings, facts)
         directory = self._directories.make(order.terms.session, order.socket_user)
         source.gateway = SourceGateway(
@@ -313,9 +315,8 @@ class Host:
             raise MigrationError(f"host {self.name}: session {session_id[:8]} has no accelerator to get more of")
 
     async def auto_converge(self, session_id: str) -> None:
-        """QEMU takes no other capabilities once it migrates. Raises `MigrationError`."""
-        self._sends(session_id)
-        raise MigrationError(f"host {self.name}: QEMU cannot be told to auto-converge once it migrates")
+        """Let the source QEMU slow its guest down until it converges. Raises `MigrationError`."""
+        await self._source(session_id).vm.converge()
 
     async def fail(self, session_id: str, reason: str) -> None:
         """Cut a session here. A source that had started is told to give up."""

@@ -61,6 +61,8 @@ class QemuMigration:
     timeout_s: float | None = None
     #: Names of the disks that both ends reach; None: all are, or nobody wants to know.
     shared_disks: frozenset[str] | None = None
+    #: QEMU may slow the guest down where it does not converge.
+    auto_converge: bool = False
 
 
 class GuestMigration:
@@ -163,6 +165,7 @@ class GuestMigration:
             ready.address,
             ready.port,
             acknowledges and SWITCHOVER_ACK in ready.facts.capabilities,
+            order.auto_converge,
         )
         await self.source.start_source(source_order, self._inspected)
 

@@ -69,6 +69,8 @@ class SourceOrder:
     port: int
     #: The destination sends a SWITCHOVER_ACK.
     acknowledged: bool = False
+    #: QEMU may be told to slow the guest down.
+    auto_converge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

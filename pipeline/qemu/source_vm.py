@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import MigrationError, SpecError
 from pipeline.memory.pages import PAGE_BYTES
+from pipeline.qemu.auto_converge import AT_REST, CALLED_FOR, CAPABILITY
 from pipeline.qemu.compatibility import source_problems
 from pipeline.qemu.qmp import QemuFacts, Qmp, event_time_ns
 from pipeline.qemu.switchover import HELD_LIMIT_MS, SWITCHOVER_ACK, Hold, RamProgress
@@ -45,6 +46,8 @@ class SourceSettings:
     hold: Hold = Hold.NONE
     #: Whether the destination sends a SWITCHOVER_ACK.
     acknowledged: bool = False
+    #: Whether `converge` may be called for.
+    auto_converge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class SourceVm:
         self._stopped_ns: int | None = None
         self._downtime_limit_ms = 0
         self._has_events = True
+        self._may_throttle = False
         #: How far memory had come when QEMU was asked last; None before.
         self.seen: RamProgress | None = None
 
@@ -101,6 +105,8 @@ class SourceVm:
                 version = ".".join(map(str, facts.version))
                 raise SpecError(f"{self._qmp.name}: QEMU {version} has no zero-page-detection: leave it out")
             wanted["zero-page-detection"] = settings.zero_page_detection
+        if settings.auto_converge:
+            wanted |= AT_REST
         # While an ACK is kept back a round may take a millisecond. Each is an event to every monitor, and what a
         # monitor does not read in time QEMU 10.0 cuts in the middle of a line.
         self._has_events = settings.hold is not Hold.ACK
@@ -108,6 +114,9 @@ class SourceVm:
         if settings.hold is Hold.ACK or facts.capabilities.get(SWITCHOVER_ACK):
             # One that was on is off where no ACK would come: such a guest is never stopped.
             capabilities[SWITCHOVER_ACK] = settings.acknowledged
+        if settings.auto_converge:
+            capabilities[CAPABILITY] = True
+        self._may_throttle = capabilities.get(CAPABILITY, False)
         self._capabilities_before = {name: facts.capabilities.get(name, False) for name in capabilities}
         self._parameters_before = {name: facts.parameters[name] for name in wanted if name in facts.parameters}
         await set_capabilities(self._qmp, capabilities)
@@ -156,6 +165,12 @@ class SourceVm:
     async def allow_downtime(self) -> None:
         """End `Hold.LIMIT`: the guest may stand still for as long as it was set up with. Raises `MigrationError`."""
         await self._qmp.execute("migrate-set-parameters", **{"downtime-limit": self._downtime_limit_ms})
+
+    async def converge(self) -> None:
+        """Let QEMU slow the guest down until it converges. Raises `MigrationError` where that was not allowed."""
+        if not self._may_throttle:
+            raise MigrationError(f"{self._qmp.name}: auto-converge was not allowed when its migration began")
+        await self._qmp.execute("migrate-set-parameters", **CALLED_FOR)
 
     async def cancel(self) -> None:
         """Ask QEMU to give up; the guest goes on. Harmless when nothing migrates."""
