@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case_fleet import estimate_figures, limit_figures
+from benchmarks.case_fleet import estimate_figures, limit_figures, warm
 from benchmarks.controllers import BenchmarkController, FinishedFleet, controller, fleet
 from benchmarks.report import Figure, Report
 from pipeline.api import Fleet
@@ -39,7 +39,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
     planned, finished, wrong_pages = [], [], 0
     with controller(folder, DEFAULT_WORKERS) as running:
         for _ in range(runs):
-            plan_s, drained, wrong = _drain(running, qemu)
+            plan_s, drained, wrong = _drain(running, qemu, folder)
             planned.append(plan_s)
             finished.append(drained)
             wrong_pages += wrong
@@ -52,7 +52,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
     report.add(case, [], figures)
 
 
-def _drain(running: BenchmarkController, qemu: QemuBinary) -> tuple[float, FinishedFleet, int]:
+def _drain(running: BenchmarkController, qemu: QemuBinary, folder: Path) -> tuple[float, FinishedFleet, int]:
     """The plan's time, what came of it, and how many pages of all guests are wrong."""
     with demo_place(2 * _GUESTS * _GUEST_BYTES) as place, contextlib.ExitStack() as ending:
         machine = newest_machine(qemu, qemu)
@@ -64,6 +64,7 @@ def _drain(running: BenchmarkController, qemu: QemuBinary) -> tuple[float, Finis
         for source in sources:
             ending.callback(source.end)
         wait_until_ready(sources, lambda text: None)
+        warm(running, folder)
         spec = fleet("drain", [_machine(guest) for guest in guests], "abc", codec="zstd", level=1, **_LIMITS)
         plan_s = Fleet(spec).plan().whole_s
         with watched(guests) as watching:

@@ -34,7 +34,7 @@ def run(report: Report, folder: Path, runs: int) -> None:
     """Images of a real guest's memory where there is a sample of it, else of the demo guest's."""
     guest = "redis" if "redis" in guest_names() else "demo"
     with controller(folder, DEFAULT_WORKERS) as running:
-        _run_fleet(running, fleet("warm", _machines(_write(folder / "warm", b"\1" * 4096, 3, 4096)), "abc"), folder)
+        warm(running, folder)
         images = _images(guest, folder)
         whole = folder / "whole.ram"
         with whole.open("wb") as file:
@@ -48,6 +48,14 @@ def run(report: Report, folder: Path, runs: int) -> None:
             planned.append(Fleet(many).plan().whole_s)
             together.append(_run_fleet(running, many, folder))
     _report(report, guest, planned, alone, together)
+
+
+def warm(running: BenchmarkController, folder: Path) -> None:
+    """Have agents and workers of three hosts started, which a plan takes for granted."""
+    images = _write(folder / "warm", b"\1" * 4096, 3, 4096)
+    _run_fleet(running, fleet("warm", _machines(images), "abc"), folder)
+    for image in images:
+        image.unlink()
 
 
 def _report(

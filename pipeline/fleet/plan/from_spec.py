@@ -65,8 +65,13 @@ class Assumptions:
     #: Connecting, inspecting, starting the destination's QEMU, handing over, looking at the result.
     guest_setup_ns: int = 700_000_000
     image_setup_ns: int = 30_000_000
-    #: CPU of controller and agents for one migration, whatever its size: counts where they share the machine's cores.
-    control_ns: int = 35_000_000
+    #: CPU for one migration, whatever its size, where all share this machine's cores: controller and agents, and for a
+    #: guest its gateways, QMP and its destination's start.
+    guest_control_ns: int = 600_000_000
+    image_control_ns: int = 35_000_000
+    #: Raw bytes per second that one core of a guest's own QEMU sends and takes, beside kuaka's workers.
+    qemu_send_bytes_s: int = 300 * _MB
+    qemu_take_bytes_s: int = 500 * _MB
     #: Worker processes of each host, of which each keeps a core busy.
     workers: int = 2
     #: Cores that hosts without a node, which are this machine, have together; None: as many as their workers need.
@@ -142,7 +147,7 @@ def load_of(
     live = isinstance(vm, QemuVm)
     return Load(
         request,
-        tuple(_alone(settings, cost, assumptions, memory_bytes).items()),
+        tuple(_alone(settings, cost, assumptions, memory_bytes, live=live).items()),
         assumptions.guest_setup_ns if live else assumptions.image_setup_ns,
         None if rate is None else _raw(rate, cost),
         (vm.dirty_rate or 0) if isinstance(vm, QemuVm) else 0,
@@ -157,7 +162,9 @@ def timeout_ns(settings: VmSettings, memory_bytes: int) -> int:
     return int(min(completion_s, settings.timeout_s or completion_s) * NS_PER_S)
 
 
-def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions, memory_bytes: int) -> dict[Shared, int]:
+def _alone(
+    settings: VmSettings, cost: CodecCost, assumptions: Assumptions, memory_bytes: int, *, live: bool
+) -> dict[Shared, int]:
     source, destination = settings.source, settings.destination
     busy = min(settings.channels, assumptions.workers)
     alone: dict[Shared, int] = {}
@@ -169,16 +176,17 @@ def _alone(settings: VmSettings, cost: CodecCost, assumptions: Assumptions, memo
         # One that is both ends has its workers do both.
         alone[workers] = _both(alone[workers], busy * speed) if workers in alone else busy * speed
     if assumptions.local_cores is not None:
-        here = [
-            int(assumptions.local_cores * speed)
-            for host, speed in ((source, cost.encode_bytes_s), (destination, cost.decode_bytes_s))
-            if is_local(host)
-        ]
+        ends = (
+            (source, cost.encode_bytes_s, assumptions.qemu_send_bytes_s),
+            (destination, cost.decode_bytes_s, assumptions.qemu_take_bytes_s),
+        )
+        here = [_both(speed, qemu) if live else speed for host, speed, qemu in ends if is_local(host)]
         if here:
             # What is done once for each migration is spread over its bytes.
-            control = int(assumptions.local_cores * memory_bytes * NS_PER_S) // max(1, assumptions.control_ns)
-            pages = here[0] if len(here) == 1 else _both(*here)
-            alone[Shared("cores", "this machine")] = _both(pages, max(1, control))
+            control_ns = assumptions.guest_control_ns if live else assumptions.image_control_ns
+            once = max(1, memory_bytes * NS_PER_S // max(1, control_ns))
+            speed = _both(here[0] if len(here) == 1 else _both(*here), once)
+            alone[Shared("cores", "this machine")] = int(assumptions.local_cores * max(1, speed))
     return alone
 
 
