@@ -15,6 +15,7 @@ import typer
 from pipeline import __version__
 from pipeline.errors import ExitCode, KuakaError, UsageError
 from pipeline.logs import set_up_logs
+from pipeline.output import Output
 
 app = typer.Typer(
     name="kuaka",
@@ -25,19 +26,11 @@ app = typer.Typer(
 )
 
 
-class Output(StrEnum):
-    """How results are printed."""
+class JsonOutput(StrEnum):
+    """How what is not of a fleet is printed."""
 
     TABLE = "table"
     JSON = "json"
-
-
-class PlanOutput(StrEnum):
-    """How a plan is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 gateway_app = typer.Typer(help="Gateways that stand alone, behind any `migrate unix:PATH`.", no_args_is_help=True)
@@ -45,7 +38,8 @@ app.add_typer(gateway_app, name="gateway")
 devices_app = typer.Typer(help="Intel accelerators of this host.", no_args_is_help=True)
 app.add_typer(devices_app, name="devices")
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print results as a table or as JSON.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Print results as a table, as JSON or as YAML.")]
+JsonOption = Annotated[JsonOutput, typer.Option("--output", "-o", help="Print results as a table or as JSON.")]
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="Ray cluster to use; without it $RAY_ADDRESS, or a local one that is started."),
@@ -95,7 +89,7 @@ def migrate(
     if dry_run:
         from pipeline.plan_command import run_plan
 
-        raise typer.Exit(run_plan(spec, output.value, workers))
+        raise typer.Exit(run_plan(spec, output, workers))
     if detach:
         from pipeline.fleet_commands import submit
 
@@ -108,7 +102,7 @@ def migrate(
     if there is not None:
         from pipeline.fleet_commands import migrate as migrate_there
 
-        raise typer.Exit(migrate_there(spec, fleet, there, workers, as_json=output is Output.JSON))
+        raise typer.Exit(migrate_there(spec, fleet, there, workers, output))
     if fleet is not None:
         raise UsageError("--id: a fleet has one at a cluster's controller: name the cluster by --address HOST:PORT")
     # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
@@ -120,7 +114,7 @@ def migrate(
     loaded = Fleet.load(spec)
     with Progress() as progress:
         finished = run(loaded, workers=workers, on_progress=progress.update, say=say)
-    code = show_results(finished, as_json=output is Output.JSON)
+    code = show_results(finished, output)
     _end(code, abandoned=finished.abandoned)
 
 
@@ -143,8 +137,7 @@ def submit(
     """Run `kuaka migrate SPEC` inside a cluster, as a Ray job. $RAY_AUTH_TOKEN is the cluster's token."""
     from pipeline.jobs_command import run_submit
 
-    as_json = output is Output.JSON
-    raise typer.Exit(run_submit(spec, address, job, workers=workers, follow_it=follow, as_json=as_json))
+    raise typer.Exit(run_submit(spec, address, job, workers=workers, follow_it=follow, output=output))
 
 
 @app.command()
@@ -152,7 +145,7 @@ def attach(fleet: FleetArgument, output: OutputOption = Output.TABLE, address: C
     """Wait for a fleet that was submitted, and print its results. Ctrl-C leaves it running."""
     from pipeline.fleet_commands import attach as wait
 
-    raise typer.Exit(wait(fleet, address, as_json=output is Output.JSON))
+    raise typer.Exit(wait(fleet, address, output))
 
 
 @app.command()
@@ -165,7 +158,7 @@ def status(
     """Say where the migrations of submitted fleets are, and what they wait for."""
     from pipeline.fleet_commands import show_status
 
-    raise typer.Exit(show_status(fleet, address, as_json=output is Output.JSON, watch=watch))
+    raise typer.Exit(show_status(fleet, address, output, watch=watch))
 
 
 @app.command()
@@ -177,7 +170,7 @@ def top(
     """Watch fleets as they move: a bar for each machine, what is under way first. Ctrl-C ends the watching alone."""
     from pipeline.fleet_commands import show_status
 
-    raise typer.Exit(show_status(fleet, address, as_json=False, watch=True, rows=rows))
+    raise typer.Exit(show_status(fleet, address, Output.TABLE, watch=True, rows=rows))
 
 
 @app.command()
@@ -202,10 +195,10 @@ def report(
 
 @app.command()
 def events(fleet: FleetArgument, output: OutputOption = Output.TABLE, address: ClusterOption = "auto") -> None:
-    """Print what happened to a fleet, oldest first; as JSON one object per line."""
+    """Print what happened to a fleet, oldest first; as JSON one object per line, as YAML one list."""
     from pipeline.fleet_commands import show_events
 
-    raise typer.Exit(show_events(fleet, address, as_json=output is Output.JSON))
+    raise typer.Exit(show_events(fleet, address, output))
 
 
 @app.command()
@@ -254,9 +247,7 @@ def set_bandwidth(
 @app.command()
 def plan(
     spec: Annotated[Path, typer.Argument(help="Spec file (YAML).")],
-    output: Annotated[
-        PlanOutput, typer.Option("--output", "-o", help="Print the plan as a table, as JSON or as YAML.")
-    ] = PlanOutput.TABLE,
+    output: OutputOption = Output.TABLE,
     workers: WorkersOption = 2,
 ) -> None:
     """Say who would go when, how long it takes, and who cannot go and why. Nothing is moved.
@@ -265,7 +256,7 @@ def plan(
     """
     from pipeline.plan_command import run_plan
 
-    raise typer.Exit(run_plan(spec, output.value, workers))
+    raise typer.Exit(run_plan(spec, output, workers))
 
 
 @app.command()
@@ -334,7 +325,7 @@ def demo(
 
     with Progress() as progress:
         finished = run_demo(options, say, progress.update)
-    code = show_results(finished, as_json=output is Output.JSON)
+    code = show_results(finished, output)
     _end(code, abandoned=finished.abandoned)
 
 
@@ -358,12 +349,12 @@ def gateway_source(
     plain: PlainOption = False,
     workers: WorkersOption = 2,
     keep: KeepOption = False,
-    output: OutputOption = Output.TABLE,
+    output: JsonOption = JsonOutput.TABLE,
 ) -> None:
     """Take a source QEMU's migration to the gateway at its destination."""
     from pipeline.gateway_command import GatewayOptions, run_source
 
-    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is Output.JSON)
+    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is JsonOutput.JSON)
     raise typer.Exit(
         run_source(
             options,
@@ -391,12 +382,12 @@ def gateway_destination(
     plain: PlainOption = False,
     workers: WorkersOption = 2,
     keep: KeepOption = False,
-    output: OutputOption = Output.TABLE,
+    output: JsonOption = JsonOutput.TABLE,
 ) -> None:
     """Take a source gateway's migration into a destination QEMU, which should have been started with -S."""
     from pipeline.gateway_command import GatewayOptions, run_destination
 
-    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is Output.JSON)
+    options = GatewayOptions(channels, tls_ca, tls_cert, tls_key, plain, workers, keep, output is JsonOutput.JSON)
     raise typer.Exit(run_destination(options, listen=listen, qemu=qemu, qemu_version=qemu_version))
 
 
@@ -409,23 +400,23 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same run.")] = 1,
     sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="All points, or the contended case alone.")] = True,
     timeline: Annotated[Path | None, typer.Option("--timeline", help="Write the time line here, as SVG.")] = None,
-    output: OutputOption = Output.TABLE,
+    output: JsonOption = JsonOutput.TABLE,
 ) -> None:
     """Simulate a fleet's migration: who stalls, how long it takes, and what is in the way."""
     from pipeline.simulate_command import run_simulation
 
-    as_json = output is Output.JSON
+    as_json = output is JsonOutput.JSON
     code = run_simulation(scenario, policy or [], seed=seed, sweep=sweep, timeline=timeline, as_json=as_json)
     raise typer.Exit(code)
 
 
 @devices_app.command("list")
-def devices_list(output: OutputOption = Output.TABLE) -> None:
+def devices_list(output: JsonOption = JsonOutput.TABLE) -> None:
     """List DSA, IAA and QAT devices and their queues; exit code 0 where there are none, too."""
     from pipeline.devices_command import run_list
     from scheduler.devices.discovery import Roots
 
-    raise typer.Exit(run_list(Roots(), as_json=output is Output.JSON))
+    raise typer.Exit(run_list(Roots(), as_json=output is JsonOutput.JSON))
 
 
 @devices_app.command("check")
@@ -433,7 +424,7 @@ def devices_check(
     kind: Annotated[
         list[str] | None, typer.Option("--kind", help="dsa, iaa or qat; may be repeated; any of them without it.")
     ] = None,
-    output: OutputOption = Output.TABLE,
+    output: JsonOption = JsonOutput.TABLE,
 ) -> None:
     """Say what keeps accelerators from use, or makes them worth less, with a remedy for each.
 
@@ -442,7 +433,7 @@ def devices_check(
     from pipeline.devices_command import run_check
     from scheduler.devices.discovery import Roots
 
-    raise typer.Exit(run_check(Roots(), kind or [], as_json=output is Output.JSON))
+    raise typer.Exit(run_check(Roots(), kind or [], as_json=output is JsonOutput.JSON))
 
 
 @devices_app.command("plan")

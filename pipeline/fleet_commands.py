@@ -28,6 +28,7 @@ from pipeline.fleet.fleet_status import FleetState, FleetStatus, MigrationStatus
 from pipeline.fleet.joined import joined_controller
 from pipeline.fleet.lifecycle import FINAL, State
 from pipeline.fleet.pool_looks import PoolLooks
+from pipeline.output import Output, structured
 from pipeline.say import say
 from pipeline.show import show_results
 from pipeline.terminal import results_console
@@ -52,7 +53,7 @@ def submit(path: Path, fleet_id: str | None, address: str, workers: int) -> None
     say(f"fleet {fleet.id} {known}: kuaka attach {fleet.id} --address {address} waits for it")
 
 
-def migrate(path: Path, fleet_id: str | None, address: str, workers: int, *, as_json: bool) -> ExitCode:
+def migrate(path: Path, fleet_id: str | None, address: str, workers: int, output: Output) -> ExitCode:
     """Hand the spec in the file to the cluster's controller, wait, and print the results; what the command ends with.
 
     SIGTERM, by which a Ray job is stopped, cancels the fleet; Ctrl-C leaves it running. Raises `KuakaError`.
@@ -61,16 +62,16 @@ def migrate(path: Path, fleet_id: str | None, address: str, workers: int, *, as_
     with loaded.submitted(address, fleet_id=fleet_id, workers=workers, cancelled_by=stopped_by) as fleet:
         known = "is submitted" if fleet.new else "was submitted before"
         say(f"fleet {fleet.id} {known}: Ctrl-C leaves it running, kuaka cancel {fleet.id} ends it")
-        return _wait(fleet, as_json=as_json)
+        return _wait(fleet, output)
 
 
-def attach(fleet: str, address: str, *, as_json: bool) -> ExitCode:
+def attach(fleet: str, address: str, output: Output) -> ExitCode:
     """Wait for a fleet, then print its results; what the command ends with."""
     with SubmittedFleet(fleet, address) as submitted:
-        return _wait(submitted, as_json=as_json)
+        return _wait(submitted, output)
 
 
-def _wait(fleet: SubmittedFleet, *, as_json: bool) -> ExitCode:
+def _wait(fleet: SubmittedFleet, output: Output) -> ExitCode:
     began_s = time.monotonic()
     try:
         results = fleet.wait(on_status=_News().tell)
@@ -78,27 +79,29 @@ def _wait(fleet: SubmittedFleet, *, as_json: bool) -> ExitCode:
         address = f"--address {fleet.address}"
         say(f"fleet {fleet.id} goes on: kuaka attach {fleet.id} {address} waits for it, kuaka cancel ends it")
         raise InterruptedMigration(f"no longer waiting for fleet {fleet.id}") from None
-    return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), as_json=as_json)
+    return show_results(FinishedRun(results, time.monotonic() - began_s, abandoned=False), output)
 
 
-def show_status(fleet: str | None, address: str, *, as_json: bool, watch: bool, rows: int | None = None) -> ExitCode:
+def show_status(fleet: str | None, address: str, output: Output, *, watch: bool, rows: int | None = None) -> ExitCode:
     """Print where a fleet is, or all of them; `watch` goes on until it has finished or Ctrl-C, with `rows` at most."""
     with joined_controller(address) as controller:
-        if watch and not as_json:
+        if watch and output is Output.TABLE:
             _watch(controller, fleet, rows)
-        elif as_json:
-            sys.stdout.write(json.dumps(to_json(controller.status(fleet)), indent=2) + "\n")
+        elif output is not Output.TABLE:
+            sys.stdout.write(structured(to_json(controller.status(fleet)), output))
         else:
             console = results_console()
             console.print(_table(controller.status(fleet)))
     return ExitCode.OK
 
 
-def show_events(fleet: str, address: str, *, as_json: bool) -> ExitCode:
+def show_events(fleet: str, address: str, output: Output) -> ExitCode:
     """Print what happened to a fleet, oldest first."""
     for event in SubmittedFleet(fleet, address).events():
-        if as_json:
+        if output is Output.JSON:
             sys.stdout.write(json.dumps(asdict(event)) + "\n")
+        elif output is Output.YAML:
+            sys.stdout.write(structured([asdict(event)], output))
         else:
             at = time.strftime("%H:%M:%S", time.localtime(event.time_ns // 10**9))
             sys.stdout.write(f"{at}  {event.vm or '-'}  {event.state or '-'}  {event.reason}\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.api import Fleet
 from pipeline.errors import ExitCode, InterruptedMigration
+from pipeline.output import Output
 from pipeline.say import say
 from pipeline.submission import follow, job_client, submit_fleet
 
@@ -12,12 +13,12 @@ _OURS = "kuaka: "
 
 
 def run_submit(
-    path: Path, address: str, job_id: str | None, *, workers: int, follow_it: bool, as_json: bool
+    path: Path, address: str, job_id: str | None, *, workers: int, follow_it: bool, output: Output
 ) -> ExitCode:
     """Submit the spec in the file as a job; what the command ends with. Raises `KuakaError`."""
     fleet = Fleet.load(path)
     client = job_client(address)
-    job = submit_fleet(client, fleet, job_id, workers=workers, as_json=as_json)
+    job = submit_fleet(client, fleet, job_id, workers=workers, output=output)
     come_back = f"kuaka submit {path} --id {job.id} --address {address} --follow"
     stop = f"ray job stop {job.id} --address {address}"
     known = "is submitted" if job.new else "was submitted before and is not begun again"

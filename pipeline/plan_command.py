@@ -6,13 +6,11 @@ some cannot, 4: none can.
 
 import contextlib
 import gc
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from rich import box
 from rich.table import Table
 
@@ -21,6 +19,7 @@ from pipeline.byte_amounts import show_bytes
 from pipeline.errors import ExitCode
 from pipeline.fleet.plan.plan import Plan
 from pipeline.fleet.policies import priority_name
+from pipeline.output import Output, structured
 from pipeline.say import say
 from pipeline.terminal import results_console
 
@@ -28,18 +27,15 @@ from pipeline.terminal import results_console
 _MAX_ROWS = 500
 
 
-def run_plan(path: Path, output: Literal["table", "json", "yaml"], workers: int) -> ExitCode:
+def run_plan(path: Path, output: Output, workers: int) -> ExitCode:
     """Plan the spec in the file and print it. Raises `SpecError` for a spec that is rejected."""
     with _nothing_collected():
         fleet = Fleet.load(path)
         plan = fleet.plan(workers, say=say)
-    match output:
-        case "json":
-            sys.stdout.write(json.dumps(to_json(plan), indent=2) + "\n")
-        case "yaml":
-            sys.stdout.write(yaml.safe_dump(to_json(plan), sort_keys=False))
-        case "table":
-            _show(plan)
+    if output is Output.TABLE:
+        _show(plan)
+    else:
+        sys.stdout.write(structured(to_json(plan), output))
     return exit_code(plan)
 
 

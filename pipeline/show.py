@@ -1,6 +1,5 @@
 """What a run looks like: progress on stderr while it lasts, a table or JSON on stdout when it is over."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pipeline.errors import ExitCode
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.orders import MigrationProgress
 from pipeline.fleet.results import MigrationResult, exit_code, to_json
+from pipeline.output import Output, structured
 from pipeline.say import say
 from pipeline.terminal import results_console
 
@@ -63,10 +63,10 @@ class Progress:
             self._bars.update(self._tasks[vm], completed=part.counters.raw_bytes, total=part.total_bytes or None)
 
 
-def show_results(finished: FinishedRun, *, as_json: bool) -> ExitCode:
+def show_results(finished: FinishedRun, output: Output) -> ExitCode:
     """Print the results on stdout; returns what the command ends with."""
-    if as_json:
-        sys.stdout.write(json.dumps(to_json(finished.results, finished.wall_s), indent=2) + "\n")
+    if output is not Output.TABLE:
+        sys.stdout.write(structured(to_json(finished.results, finished.wall_s), output))
     else:
         console = results_console()
         console.print(_table(finished, console.width))

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pipeline.api import Fleet
 from pipeline.errors import ExitCode, KuakaError, UsageError, one_line
 from pipeline.fleet.read_fleet import fields_of
+from pipeline.output import Output
 
 _SPEC_FILE = "fleet.yaml"
 _DIGEST = "kuaka-spec-sha256"
@@ -87,7 +88,7 @@ def submit_fleet(
     job_id: str | None = None,
     *,
     workers: int,
-    as_json: bool = False,
+    output: Output = Output.TABLE,
     sleep: Callable[[float], None] = time.sleep,
 ) -> SubmittedJob:
     """Start `kuaka migrate` on the cluster for a fleet, as the job `job_id`, by default the fleet's name.
@@ -103,7 +104,14 @@ def submit_fleet(
     digest = hashlib.sha256(text.encode()).hexdigest()
     if _is_there(client, job_id, digest):
         return SubmittedJob(job_id, new=False)
-    words = ["kuaka", "migrate", _SPEC_FILE, "--workers", str(workers), *(("-o", "json") if as_json else ())]
+    words = [
+        "kuaka",
+        "migrate",
+        _SPEC_FILE,
+        "--workers",
+        str(workers),
+        *(("-o", output.value) if output is not Output.TABLE else ()),
+    ]
     with tempfile.TemporaryDirectory(prefix="kuaka-job-") as directory:
         # JSON is YAML.
         Path(directory, _SPEC_FILE).write_text(text)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ExitCode, SpecError
+from pipeline.output import Output
 from pipeline.plan_command import run_plan
 from tests.fleet.plan.specs import document, guest, image
 
@@ -26,7 +27,7 @@ def spec_file(tmp_path: Path, *machines: dict[str, Any], **fields: Any) -> Path:
 
 def test_the_table_has_order_concurrency_times_and_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = spec_file(tmp_path, guest("mad", dirtyRate="900MB"), image("small"), image("big", memory="2GiB"), **TOO_FAST)
-    assert run_plan(path, "table", 2) == ExitCode.PARTIAL
+    assert run_plan(path, Output.TABLE, 2) == ExitCode.PARTIAL
     out, err = capsys.readouterr()
     lines = [line.split() for line in out.splitlines() if line.strip()]
     assert out.startswith("drain: 2 migrations in about 26.2 s, 2 at the same time")
@@ -37,15 +38,15 @@ def test_the_table_has_order_concurrency_times_and_reasons(tmp_path: Path, capsy
 
 
 def test_what_is_assumed_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_plan(spec_file(tmp_path, image("i", memory=None)), "table", 2) == ExitCode.OK
+    assert run_plan(spec_file(tmp_path, image("i", memory=None)), Output.TABLE, 2) == ExitCode.OK
     assert capsys.readouterr().err == "kuaka: i: memory is not known, taken as 1 GiB: say memory\n"
 
 
 def test_json_and_yaml_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = spec_file(tmp_path, image("one"), guest("mad", dirtyRate="900MB"), **TOO_FAST)
-    run_plan(path, "json", 2)
+    run_plan(path, Output.JSON, 2)
     found = json.loads(capsys.readouterr().out)
-    run_plan(path, "yaml", 2)
+    run_plan(path, Output.YAML, 2)
     assert yaml.safe_load(capsys.readouterr().out) == found
     assert (found["fleet"], found["most_at_once"], list(found["cannot_go"])) == ("drain", 1, ["mad"])
     assert found["migrations"][0] == {
@@ -65,12 +66,12 @@ def test_json_and_yaml_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_fleet_of_which_nobody_can_go_is_rejected(tmp_path: Path) -> None:
-    assert run_plan(spec_file(tmp_path, guest("mad", dirtyRate="900MB"), **TOO_FAST), "json", 2) == 4
+    assert run_plan(spec_file(tmp_path, guest("mad", dirtyRate="900MB"), **TOO_FAST), Output.JSON, 2) == 4
 
 
 def test_a_spec_that_is_wrong_has_no_plan(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="there is no host 'nowhere'"):
-        run_plan(spec_file(tmp_path, guest("g", source="nowhere")), "table", 2)
+        run_plan(spec_file(tmp_path, guest("g", source="nowhere")), Output.TABLE, 2)
 
 
 def test_a_dry_run_is_the_plan_and_needs_no_ray(tmp_path: Path) -> None:
@@ -88,10 +89,10 @@ def test_a_dry_run_is_the_plan_and_needs_no_ray(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*fleet*.yaml")), ids=lambda path: path.name)
 def test_every_example_plans(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_plan(path, "json", 2) == ExitCode.OK
+    assert run_plan(path, Output.JSON, 2) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["migrations"]
 
 
 def test_a_long_table_is_cut_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_plan(spec_file(tmp_path, *(image(f"i{n}", memory="1MiB") for n in range(503))), "table", 2) == 0
+    assert run_plan(spec_file(tmp_path, *(image(f"i{n}", memory="1MiB") for n in range(503))), Output.TABLE, 2) == 0
     assert "and 3 more, later: -o json has all" in capsys.readouterr().out

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import yaml
 
 from pipeline import show
 from pipeline.errors import ExitCode
 from pipeline.fleet.command import FinishedRun
 from pipeline.fleet.results import MigrationResult, Status
+from pipeline.output import Output
 
 DONE = MigrationResult(
     *("db-1", "qemu", Status.COMPLETED, True, 0, 12_345.6, 234.5, 230.0, None, 12, 1_234_567, 345_678),
@@ -19,7 +21,7 @@ RUN = FinishedRun([DONE, WRONG, ENDED], 12.3456, abandoned=False)
 
 
 def test_table_says_it_all_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert show.show_results(RUN, as_json=False) is ExitCode.FAILED
+    assert show.show_results(RUN, Output.TABLE) is ExitCode.FAILED
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert "3 migrations in 12.3 s" in lines[0]
@@ -34,7 +36,7 @@ def test_table_says_it_all_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_one_migration_is_not_several(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_results(FinishedRun([DONE], 1.0, abandoned=False), as_json=False)
+    show.show_results(FinishedRun([DONE], 1.0, abandoned=False), Output.TABLE)
     assert capsys.readouterr().out.splitlines()[0].startswith("1 migration in 1.0 s")
 
 
@@ -43,7 +45,7 @@ def test_narrow_terminal_leaves_columns_out_and_cuts_none(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    show.show_results(RUN, as_json=False)
+    show.show_results(RUN, Output.TABLE)
     out = capsys.readouterr().out
     assert "completed" in out
     assert "4822.5 MiB" in out
@@ -52,7 +54,14 @@ def test_narrow_terminal_leaves_columns_out_and_cuts_none(
 
 
 def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show_results(RUN, as_json=True)
+    show.show_results(RUN, Output.JSON)
     said = capsys.readouterr()
     assert [vm["vm"] for vm in json.loads(said.out)["migrations"]] == ["db-1", "db-2", "db-3"]
     assert said.err == ""
+
+
+def test_yaml_says_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show_results(RUN, Output.JSON)
+    as_json = json.loads(capsys.readouterr().out)
+    show.show_results(RUN, Output.YAML)
+    assert yaml.safe_load(capsys.readouterr().out) == as_json

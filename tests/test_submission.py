@@ -13,6 +13,7 @@ import yaml
 from pipeline import Fleet
 from pipeline.errors import ExitCode, KuakaError, UsageError
 from pipeline.fleet.spec_file import load_spec
+from pipeline.output import Output
 from pipeline.submission import JobEnd, end_of, follow, job_client, submit_fleet
 from tests.conftest import ROOT
 
@@ -97,7 +98,7 @@ def out_of_reach(job: Job) -> None:
 
 def test_the_spec_travels_with_the_job_and_nothing_of_it_stays_here() -> None:
     server = JobServer()
-    job = submit_fleet(server, FLEET, workers=3, as_json=True)
+    job = submit_fleet(server, FLEET, workers=3, output=Output.JSON)
     assert (job.id, job.new) == ("drain", True)
     assert server.jobs["drain"].entrypoint == "kuaka migrate fleet.yaml --workers 3 -o json"
     assert not server.shipped[0].exists()
