@@ -111,10 +111,26 @@ async def share_accelerators(tenant: str, weight: int | None) -> None:
     It is one actor for all runs and stays when they end. Without it the CPU does the work, so nothing is raised.
     """
     with contextlib.suppress(RayError, TimeoutError):
-        actor = find_or_start(metrics_directory())
-        call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
-        async with asyncio.timeout(_END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S):
-            await call
+        await _tell(find_or_start(metrics_directory()), tenant, weight)
+
+
+async def tell_scheduler(tenant: str, weight: int | None) -> bool:
+    """The same for a fleet of a controller, whose agents start a scheduler where they have something to share.
+
+    False where there is none yet, or it does not answer: tell it again.
+    """
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, SCHEDULER_NAME, namespace=SCHEDULER_NAMESPACE)
+        await _tell(actor, tenant, weight)
+    except (ValueError, RayError, TimeoutError):
+        return False
+    return True
+
+
+async def _tell(actor: Any, tenant: str, weight: int | None) -> None:
+    call = actor.remove_tenant.remote(tenant) if weight is None else actor.set_tenant.remote(tenant, weight)
+    async with asyncio.timeout(_END_TIMEOUT_S if weight is None else _SCHEDULER_TIMEOUT_S):
+        await call
 
 
 def ask_scheduler() -> Future[ServiceStatistics] | None:

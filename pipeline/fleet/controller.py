@@ -80,8 +80,7 @@ class Controller:
         """
         order = self._read_fleet(fleet_id, spec)
         served = {fleet.id: fleet.charged_bytes for fleet in self._under_way.values()}
-        weights = {fleet.id: fleet.weight for fleet in self._under_way.values()}
-        ahead_bytes = head_start(served, weights, order.vms[0].request.weight)
+        ahead_bytes = head_start(served, self.weights, order.vms[0].request.weight)
         new = self._fleets.submit(fleet_id, spec, [each.vm for each in order.vms], ahead_bytes)
         if new and (record := self._fleets.fleet(fleet_id)) is not None:
             self._under_way[fleet_id] = fleet_case(record, order)
@@ -114,6 +113,11 @@ class Controller:
     def statistics(self) -> list[FleetFacts]:
         """A snapshot of the fleets under way; reads nothing of the journal."""
         return fleet_facts(self._under_way.values())
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The fleets under way, and the share of each against the others."""
+        return {fleet.id: fleet.weight for fleet in self._under_way.values()}
 
     @property
     def busy(self) -> bool:

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.errors import KuakaError, UsageError
 from pipeline.fleet.agent_handle import NAMESPACE
 from pipeline.fleet.attempts import fleet_attempts
+from pipeline.fleet.cluster import tell_scheduler
 from pipeline.fleet.cluster_hosts import ClusterHosts
 from pipeline.fleet.controller import Controller
 from pipeline.fleet.controller_exporter import controller_exporter
@@ -140,6 +141,7 @@ class ControllerShell:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(controller.run())
                 tasks.create_task(_spare_agents(controller, hosts))
+                tasks.create_task(tell_tenants(lambda: controller.weights, tell_scheduler))
         finally:
             await exporter.stop()
 
@@ -152,6 +154,29 @@ async def _spare_agents(controller: Controller, hosts: ClusterHosts) -> None:
         idle_s = 0.0 if controller.busy else idle_s + _LOOK_S
         if idle_s >= _IDLE_S:
             await hosts.end_all()
+
+
+async def tell_tenants(
+    weights: Callable[[], Mapping[str, int]],
+    tell: Callable[[str, int | None], Awaitable[bool]],
+    every_s: float = _LOOK_S,
+) -> None:
+    """Run for ever: the scheduler is told the weight of every fleet under way, and which are over."""
+    told: dict[str, int] = {}
+    while True:
+        now = dict(weights())
+        for fleet in sorted(told.keys() | now.keys()):
+            weight = now.get(fleet)
+            if told.get(fleet) == weight:
+                continue
+            if not await tell(fleet, weight):
+                # Nobody is there; the others would not be heard, either.
+                break
+            if weight is None:
+                del told[fleet]
+            else:
+                told[fleet] = weight
+        await asyncio.sleep(every_s)
 
 
 class ControllerHandle:
