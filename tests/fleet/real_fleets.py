@@ -163,7 +163,7 @@ class RealCluster:
         command = KuakaCommand(self.home, before=program)
         assert command.end(120) == 0, command.stderr
 
-    def attach(self, fleet: str, timeout_s: float = 200) -> dict[str, Machine]:
+    def attach(self, fleet: str, timeout_s: float = 300) -> dict[str, Machine]:
         """Wait for a fleet; its results by machine."""
         command = self.command("attach", fleet, "-o", "json")
         code = command.end(timeout_s)
