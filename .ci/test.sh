@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests, in two parts: what needs neither QEMU nor Ray goes over both cores at once; the rest has the machine to
-# itself, one after the other, because it measures how soon things happen. Arguments are pytest's. The last line sums up.
+# The tests, in two parts: what needs no Ray goes over both cores at once; the rest has the machine to itself, one after
+# the other, because a cluster takes both and what it kills must be noticed soon. Arguments are pytest's. The last line
+# sums up.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,9 +21,9 @@ count() {
     grep -oE "[0-9]+ $1" "$summaries" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-part "not qemu and not ray" -n 2 --dist worksteal "$@"
+part "not ray" -n 2 --dist worksteal "$@"
 parallel=$?
-part "qemu or ray" "$@"
+part "ray" "$@"
 serial=$?
 wait
 printf '%d passed, %d failed, %d errors, %d skipped\n' \
