@@ -21,6 +21,7 @@ def structured(value: Any, output: Output) -> str:
         case Output.JSON:
             return json.dumps(value, indent=2) + "\n"
         case Output.YAML:
-            return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+            # What JSON makes of it: YAML has no enumerations either, and says so.
+            return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)
         case Output.TABLE:
             raise ValueError("a table is not made of an object")

@@ -151,17 +151,20 @@ def test_the_cluster_is_that_of_the_call_or_of_the_environment(
     assert (asked, list(run), len(run)) == ([used], [DONE], 1)
 
 
+def at_a_controller(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cluster has that controller; nobody waits for real."""
+    monkeypatch.setattr("pipeline.api.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pipeline.api.joined_cluster", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr("pipeline.fleet.controller_actor.ControllerHandle.find_or_start", lambda workers: controller)
+
+
 def test_a_signal_cancels_the_fleet_and_its_results_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    active = status(FleetState.ACTIVE)
-    controller = Controller(active, None, active, status(FleetState.FINISHED), [DONE])
-
-    @contextlib.contextmanager
-    def there(fleet: Fleet, address: str, **others: Any) -> Iterator[SubmittedFleet]:
-        yield submitted(controller, monkeypatch)
-
-    monkeypatch.setattr("pipeline.api.Fleet.submitted", there)
+    unknown, active = UsageError("it is not known"), status(FleetState.ACTIVE)
+    answers = (unknown, Accepted("drain", new=True), active, None, active, status(FleetState.FINISHED), [DONE])
+    controller = Controller(*answers)
+    at_a_controller(controller, monkeypatch)
     signals = [signal.SIGTERM]
 
     def progress(found: Any) -> None:
@@ -169,8 +172,9 @@ def test_a_signal_cancels_the_fleet_and_its_results_are_waited_for(
             os.kill(os.getpid(), signals.pop())
 
     assert list(migrate(Fleet.from_fields(fields(tmp_path)), "auto", on_progress=progress)) == [DONE]
-    assert [asked[0] for asked in controller.asked] == ["status", "cancel", "status", "status", "results"]
-    assert controller.asked[1] == ("cancel", "drain", None)
+    asked = [words[0] for words in controller.asked]
+    assert asked == ["status", "submit", "status", "cancel", "status", "status", "results"]
+    assert controller.asked[3] == ("cancel", "drain", None)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +192,7 @@ def test_a_fleet_that_has_finished_is_in_nobodys_way(
     unknown = UsageError("it is not known")
     known = [unknown if state is None else status(state) for state in states]
     controller = Controller(*known, Accepted(name, new=states[-1] is None))
-    monkeypatch.setattr("pipeline.api.joined_cluster", lambda address: contextlib.nullcontext())
-    monkeypatch.setattr("pipeline.fleet.controller_actor.ControllerHandle.find_or_start", lambda workers: controller)
+    at_a_controller(controller, monkeypatch)
     with Fleet.from_fields(fields(tmp_path)).submitted("auto") as fleet:
         assert (fleet.id, fleet.new) == (name, states[-1] is None)
     assert [asked[1] for asked in controller.asked if asked[0] == "submit"] == [name]

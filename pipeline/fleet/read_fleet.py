@@ -8,8 +8,6 @@ the fleet soonest.
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.errors import SpecError
 from pipeline.fleet.backoff import Backoff
 from pipeline.fleet.convergence import ConvergenceRules
@@ -17,6 +15,7 @@ from pipeline.fleet.fleet_order import FleetOrder, MigrationRules, VmOrder
 from pipeline.fleet.plan.from_spec import Assumptions, request_of, size_of
 from pipeline.fleet.plan.plan import make_plan
 from pipeline.fleet.spec import QemuVm, Spec, VirtualMachine, VmSettings, resolve
+from pipeline.fleet.spec_file import check_spec
 from pipeline.fleet.timeouts import Timeouts
 
 _SECOND_NS = 10**9
@@ -24,10 +23,7 @@ _SECOND_NS = 10**9
 
 def read_fleet(fleet_id: str, fields: Mapping[str, Any]) -> FleetOrder:
     """See `fleet_order.ReadFleet`."""
-    try:
-        spec = Spec.model_validate(fields, by_alias=True, by_name=False)
-    except ValidationError as error:
-        raise SpecError(f"fleet {fleet_id}: its spec is not one of this kuaka: {error.errors()[0]['msg']}") from None
+    spec = check_spec(fields, f"fleet {fleet_id}")
     plan = make_plan(spec, None, Assumptions())
     # Nobody is refused for a size that was assumed.
     sized = {vm.name for vm in spec.spec.virtual_machines if vm.memory is not None}

@@ -174,8 +174,8 @@ CASES: dict[str, tuple[Change, str, ExitCode]] = {
 def test_what_cannot_be_is_refused_in_one_line_and_the_guest_is_left_as_it_was(
     pair: LivePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qmp, "_CONNECT_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(destination_vm, "_APPEAR_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(qmp, "_CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(destination_vm, "_APPEAR_TIMEOUT_S", 2.0)
     patch = pair.source.qmp("query-version")["qemu"]["micro"]
     before = [pair.source.qmp(f"query-migrate-{what}") for what in ("capabilities", "parameters")]
 
