@@ -58,9 +58,10 @@ class _Silence(io.TextIOBase):
 def ray_cluster(address: str | None) -> Iterator[None]:
     """Join the cluster at `address` or start a local one; raises `UsageError` or `KuakaError`."""
     before = set(psutil.Process().children(recursive=True))
+    if address is not None:
+        _check_reachable(address)
     try:
         if address is not None:
-            _check_reachable(address)
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(

@@ -12,7 +12,6 @@ import pytest
 
 from pipeline.errors import ExitCode
 from pipeline.wire.certs import make_certificates
-from tests.demo.running_guest import wait_until
 from tests.fleet.kuaka_command import KuakaCommand, nothing_survives
 from tests.fleet.live_pair import MIB, LivePair
 from tests.fleet.ray_nodes import Node, raylet
@@ -67,9 +66,3 @@ def test_agents_run_on_their_nodes_and_a_guest_moves_between_them_over_tls(
         assert pair.compared().wrong_pages == 0
         assert not pair.source.qmp("query-status")["running"]
         pair.kill_destination()
-        # The controller keeps them for a while, should another fleet come.
-        for node in (a, b):
-            wait_until(
-                lambda node=node: not node.processes("ray::AgentShell", "ray::WorkerShell"), "agents have ended", 45
-            )
-            assert not list((node.home / "run").iterdir())
