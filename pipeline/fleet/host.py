@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from pipeline.fleet.orders import (
 )
 from pipeline.fleet.session_directories import SessionDirectories, uid_of
 from pipeline.fleet.session_end import session_end
+from pipeline.fleet.silence import Silence
 from pipeline.logs import log_about
 from pipeline.memory.image_source import ImageFacts
 from pipeline.offload import OffloadCounters
@@ -59,7 +60,6 @@ from scheduler.core.units import Phase
 
 #: A controller asks for progress several times a second; silence this long means that it has gone.
 ORPHAN_S = 15.0
-_ORPHAN_CHECK_S = 1.0
 #: The parts of a session end this soon after it has.
 _SETTLE_S = 3.0
 #: A snapshot of so many takes well under a millisecond.
@@ -109,7 +109,6 @@ class Host:
         address: str,
         directory: Path,
         tls: TlsFiles | None,
-        clock: Callable[[], float] = time.monotonic,
         accelerators: HostAccelerators | None = None,
     ) -> None:
         """`address` is where links arrive; `directory` is this host's own for sockets, 0700."""
@@ -117,12 +116,11 @@ class Host:
         self._address = address
         self._directories = SessionDirectories(directory)
         self._tls = tls
-        self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._destinations: dict[str, _Destination] = {}
         self._pool = WorkerPool(())
         self._port: LinkPort | None = None
-        self._last_asked = clock()
+        self._silence = Silence()
         self._images = ImageTransfers(self._link_terms)
         self._accelerators = accelerators or HostAccelerators(name, directory, None)
         #: Sessions that failed here, by direction.
@@ -140,12 +138,12 @@ class Host:
 
     async def clock_ns(self) -> int:
         """This host's real-time clock, by which QEMU stamps its events."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         return time.time_ns()
 
     async def prepare_destination(self, order: DestinationOrder) -> DestinationReady:
         """Start a fresh destination and let it wait for its migration. Raises `KuakaError`; clean up then."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
         incoming = Path(order.cleanup.environment["KUAKA_INCOMING"])
@@ -179,7 +177,7 @@ class Host:
 
     async def inspect_source(self, vm: str, qmp: str, session_id: str) -> QemuFacts:
         """Connect to a source QEMU and check it; nothing of it is changed. Raises `SpecError`."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         source_vm = SourceVm(vm, Path(qmp), lambda: self._guest_stopped(session_id))
         source = _Source(vm, source_vm, Session(session_id, self._pool.abort))
         self._sources[session_id] = source
@@ -250,7 +248,7 @@ class Host:
 
     async def progress(self, session_ids: Sequence[str]) -> dict[str, MigrationProgress]:
         """How far the sessions have come; also the controller's sign of life."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         progress: dict[str, MigrationProgress] = {}
         for session_id in session_ids:
             if (source := self._sources.get(session_id)) is not None:
@@ -404,7 +402,7 @@ class Host:
 
     async def inspect_image(self, path: str) -> ImageFacts:
         """What an image on this host is. Raises `SpecError`: nothing has moved."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         try:
             return await self._images.inspect(path)
         except KuakaError as error:
@@ -412,7 +410,7 @@ class Host:
 
     async def prepare_image(self, order: ImageTargetOrder) -> tuple[str, int]:
         """Make ready for an image; the address and port its links go to. Raises `KuakaError`."""
-        self._last_asked = self._clock()
+        self._silence.heard()
         if self._port is None:
             raise MigrationError(f"host {self.name} was not started")
         self._equip(order.vm, order.terms, Phase.BACKGROUND, sending=False)
@@ -456,8 +454,7 @@ class Host:
 
     async def watch_for_orphans(self) -> None:
         """Return when the controller has gone."""
-        while self._clock() - self._last_asked < ORPHAN_S:  # noqa: ASYNC110 - nobody tells when nobody is there
-            await asyncio.sleep(_ORPHAN_CHECK_S)
+        await self._silence.lasts(ORPHAN_S)
 
     async def abandon(self) -> None:
         """Cut every session, cancel every source, clean up every destination that is not to be kept."""
