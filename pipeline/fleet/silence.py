@@ -22,17 +22,17 @@ class Silence:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._silent_s = 0.0
+        self._heard = False
 
     def heard(self) -> None:
         """Somebody has asked."""
-        self._silent_s = 0.0
+        self._heard = True
 
     async def lasts(self, limit_s: float) -> None:
         """Return when there has been silence for so long."""
-        looked_s = self._clock()
-        while self._silent_s < limit_s:
+        looked_s, silent_s = self._clock(), 0.0
+        while silent_s < limit_s:
             await self._sleep(_LOOK_S)
             now_s = self._clock()
-            self._silent_s += min(now_s - looked_s, _COUNTED_S)
-            looked_s = now_s
+            silent_s = 0.0 if self._heard else silent_s + min(now_s - looked_s, _COUNTED_S)
+            looked_s, self._heard = now_s, False
