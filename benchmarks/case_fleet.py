@@ -34,7 +34,6 @@ def run(report: Report, folder: Path, runs: int) -> None:
     """Images of a real guest's memory where there is a sample of it, else of the demo guest's."""
     guest = "redis" if "redis" in guest_names() else "demo"
     with controller(folder, DEFAULT_WORKERS) as running:
-        warm(running, folder)
         images = _images(guest, folder)
         whole = folder / "whole.ram"
         with whole.open("wb") as file:
@@ -44,6 +43,8 @@ def run(report: Report, folder: Path, runs: int) -> None:
         many = fleet("many", _machines(images), "abc", **_CODEC, **_LIMITS)
         planned, alone, together = [], [], []
         for _ in range(runs):
+            # Each time: a controller that has nothing to do for a while ends its agents.
+            warm(running, folder)
             alone.append(_run_fleet(running, one, folder))
             planned.append(Fleet(many).plan().whole_s)
             together.append(_run_fleet(running, many, folder))
