@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from scheduler.core.answers import WITHHELD
 from scheduler.core.effects import Lease, Outlook
 from scheduler.core.events import FlowReport, PoolSettings
 from scheduler.core.units import Phase, ServiceClass
@@ -19,6 +20,8 @@ from scheduler.ticks import OpenFlow
 
 #: Why a batch got no credit, where that is no `Reason`.
 USED_UP, UNKNOWN = "used-up", "unknown"
+#: Everything that a batch without credit is counted under.
+WHY_NONE = (USED_UP, UNKNOWN, *(reason.value for reason in WITHHELD))
 #: Ticks without demand before a lease is given back.
 IDLE_TICKS = 5
 

@@ -36,6 +36,8 @@ from pipeline.metrics import (
 )
 from pipeline.shard import ShardCounters
 from scheduler.core.units import NS_PER_S
+from scheduler.flow_state import WHY_NONE
+from scheduler.pool_work import PoolWork
 from scheduler.readings import Readings
 
 _MS_PER_S = 1000
@@ -117,12 +119,14 @@ def _accelerators(readings: Readings, found: AcceleratorStatistics, host: str) -
     if found.silent_ns is not None:
         readings.put(SCHEDULER_SILENCE, found.silent_ns / NS_PER_S, host)
     coded: Counter[str] = Counter(cpu=0)
-    for pool, work in found.work.items():
+    # A pool has all its series from the beginning: what one begins with, rate() and increase() do not see.
+    for pool in sorted({*found.kinds, *found.work}):
+        work = found.work.get(pool) or PoolWork()
         readings.put(HOST_DEVICE_USED, work.used_ns / NS_PER_S, host, pool)
         readings.put(HOST_BUSY_RETRIES, work.busy_retries, host, pool)
         readings.put(HOST_CREDIT_WAIT, work.wait_ns / NS_PER_S, host, pool)
-        for reason, batches in work.fallbacks.items():
-            readings.put(FALLBACKS, batches, host, pool, reason)
+        for reason in WHY_NONE:
+            readings.put(FALLBACKS, work.fallbacks[reason], host, pool, reason)
         if (kind := found.kinds.get(pool, _SCANNER)) != _SCANNER:
             coded[kind] += work.accelerator_pages
             coded["cpu"] += work.cpu_pages

@@ -3,6 +3,9 @@
 The rule: an event is counted once, by its sequence; events of before this process are not counted again, only read to
 know since when each migration of a fleet under way has been in its phase. Times are those of the events, so that how
 often they are read changes nothing. What a fleet's machine is called is forgotten with the fleet.
+
+Series are there with 0 before their first event, or rate() and increase() would not see it: those of phases from the
+beginning, those of a fleet's outcomes from its submission.
 """
 
 import bisect
@@ -50,18 +53,18 @@ class _Place:
 
 
 class Distribution:
-    """One histogram, without labels or with one."""
+    """One histogram, without labels or with one, whose values are `known`: it is there before anything is counted."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, known: Iterable[str] = ()) -> None:
         self._metric = metric
         self._counts: dict[tuple[str, ...], list[int]] = {}
         self._totals: dict[tuple[str, ...], float] = {}
-        if not metric.labels:
-            self._counts[()] = [0] * (len(metric.buckets) + 1)
+        for labels in [(value,) for value in known] if metric.labels else [()]:
+            self._counts[labels] = [0] * (len(metric.buckets) + 1)
 
     def see(self, value: float, *labels: str) -> None:
         """Count one."""
-        counts = self._counts.setdefault(labels, [0] * (len(self._metric.buckets) + 1))
+        counts = self._counts[labels]
         counts[bisect.bisect_left(self._metric.buckets, value)] += 1
         self._totals[labels] = self._totals.get(labels, 0.0) + value
 
@@ -79,11 +82,11 @@ class MigrationTally:
         self._submitted_ns: dict[str, int] = {}
         self._outcomes: Counter[tuple[str, str]] = Counter()
         self._named: set[str] = set()
-        self._transitions: Counter[str] = Counter()
+        self._transitions: Counter[str] = Counter(dict.fromkeys(State, 0))
         self._retries = 0
         self._raw_bytes = self._wire_bytes = 0
-        self._from_creation = Distribution(FROM_CREATION)
-        self._durations = Distribution(PHASE_DURATION)
+        self._from_creation = Distribution(FROM_CREATION, State)
+        self._durations = Distribution(PHASE_DURATION, (state for state in State if state not in FINAL))
         self._queue_wait = Distribution(QUEUE_WAIT)
         self._of_results = {
             metric: Distribution(metric) for metric in (DURATION, DOWNTIME, QEMU_DOWNTIME, TICKET_WAIT, ROUNDS)
@@ -146,6 +149,8 @@ class MigrationTally:
         """Where the migration of an event was and is from then on; None where the event changes nothing of that."""
         if not event.vm:
             self._submitted_ns.setdefault(event.fleet, event.time_ns)
+            for state in FINAL:
+                self._outcomes[self._name(event.fleet), state.lower()] += 0
             return None
         submitted_ns = self._submitted_ns.get(event.fleet, event.time_ns)
         # That a machine is pending from its fleet's submission on is no event of its own.

@@ -15,6 +15,8 @@ from scheduler.core.slots import Slots
 from scheduler.core.units import NS_PER_S
 
 _QUEUED = Reason.QUEUED
+#: Why a flow that wants something has nothing, as its holder is told.
+WITHHELD = (Reason.QUEUED, Reason.NO_SLOTS, Reason.CAPPED, Reason.DEVICE_DOWN, Reason.LEARNING)
 #: What changes by less than such a part is no news.
 _SMALL_PART = 8
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from pipeline.fleet.controller import Controller
 from pipeline.fleet.events import Event
 from pipeline.fleet.exporter import agent_exporter
 from pipeline.fleet.fleet_collector import FleetWatch
+from pipeline.fleet.host_accelerators import AcceleratorStatistics
 from pipeline.fleet.host_collector import HostFigures
 from pipeline.fleet.host_statistics import HostStatistics
-from pipeline.fleet.lifecycle import State
+from pipeline.fleet.lifecycle import FINAL, State
 from pipeline.fleet.migration_tally import MOST_NAMED, MigrationTally
+from scheduler.flow_state import WHY_NONE
 from scheduler.page import page as text_of
 from scheduler.readings import Exposition
 from tests.fleet.fleet_specs import machine, spec_of
@@ -68,10 +71,21 @@ def test_a_host_tells_bytes_by_codec_and_pages_by_kind_since_it_is_there() -> No
 
 def test_fallbacks_are_told_by_pool_and_reason_and_a_scan_codes_no_pages() -> None:
     page = page_of(host())
-    assert values(page, "kuaka_host_fallbacks_total") == {("a", POOL, "queued"): 7, ("a", POOL, "used-up"): 2}
+    told = values(page, "kuaka_host_fallbacks_total")
+    assert {key: value for key, value in told.items() if value} == {
+        ("a", POOL, "queued"): 7, ("a", POOL, "used-up"): 2,
+    }  # fmt: skip
     assert values(page, "kuaka_host_coded_pages_total") == {("a", "cpu"): 250, ("a", "iaa"): 400}
     assert values(page, "kuaka_host_scheduler_silence_seconds") == {("a",): 0.15}
     assert values(page, "kuaka_host_pool_overloaded")["a", POOL] == 1
+
+
+def test_counters_of_a_pool_are_there_before_anything_is_counted() -> None:
+    idle = AcceleratorStatistics(150_000_000, {}, {POOL: "iaa"}, {})
+    page = page_of(replace(host(), accelerators=idle))
+    assert values(page, "kuaka_host_fallbacks_total") == {("a", POOL, reason): 0 for reason in WHY_NONE}
+    assert values(page, "kuaka_host_device_seconds_total") == {("a", POOL): 0}
+    assert values(page, "kuaka_host_coded_pages_total") == {("a", "cpu"): 0, ("a", "iaa"): 0}
 
 
 def test_series_of_a_machine_vanish_with_its_migration() -> None:
@@ -239,7 +253,9 @@ def test_what_has_ended_is_counted_and_no_series_of_its_machines_is_left() -> No
     watching = Watching()
     watching.tell()
     page = watching.page
-    assert values(page, "kuaka_migrations_finished_total") == {("drain", "succeeded"): 3}
+    assert values(page, "kuaka_migrations_finished_total") == {
+        ("drain", "succeeded"): 3, ("drain", "failed"): 0, ("drain", "cancelled"): 0,
+    }  # fmt: skip
     assert values(page, "kuaka_migration_phase_transitions_total")["Running",] == 3
     assert values(page, "kuaka_migration_queue_wait_seconds_count") == {(): 3}
     assert values(page, "kuaka_migration_retries_total") == {(): 0}
@@ -279,8 +295,21 @@ def test_only_so_many_fleets_have_outcomes_of_their_own() -> None:
         events.append(Event(2 * number + 2, 10**9, f"fleet-{number}", "vm", "Cancelled", ""))
     assert tally.count(events) == {}
     found = values(Exposition("controller", "head", (tally,)), "kuaka_migrations_finished_total")
-    assert len(found) == MOST_NAMED + 1
+    assert len({fleet for fleet, _ in found}) == MOST_NAMED + 1
     assert found["other", "cancelled"] == 5
+
+
+def test_a_fleets_outcomes_and_all_phases_are_there_before_anything_is_counted() -> None:
+    tally = MigrationTally()
+    tally.learn([Event(1, 0, "drain", "", "Submitted", "")])
+    page = Exposition("controller", "head", (tally,))
+    outcomes = ("succeeded", "failed", "cancelled")
+    assert values(page, "kuaka_migrations_finished_total") == {("drain", outcome): 0 for outcome in outcomes}
+    assert values(page, "kuaka_migration_phase_transitions_total") == {(state,): 0 for state in State}
+    ending = "kuaka_vmi_migration_phase_transition_time_from_creation_seconds_count"
+    assert values(page, ending) == {(state,): 0 for state in State}
+    lasting = {(state,): 0 for state in State if state not in FINAL}
+    assert values(page, "kuaka_migration_phase_duration_seconds_count") == lasting
 
 
 def test_a_pause_is_no_retry_and_an_attempt_that_failed_is_one() -> None:

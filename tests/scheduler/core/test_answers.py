@@ -1,5 +1,6 @@
 """What holders are told: leases with every report, what to expect only where that is not what they know."""
 
+from scheduler.core.answers import WITHHELD
 from scheduler.core.effects import Granted, Outlook
 from tests.scheduler.core.toy_device import MS, S, ToyPool, Vm
 
@@ -41,6 +42,7 @@ def test_what_is_known_is_never_off_by_an_eighth() -> None:
             assert abs(told.wait_ns - wait_ns) * _SMALL_PART <= told.wait_ns
             assert abs(told.share_ns_s - share_ns_s) * _SMALL_PART <= told.share_ns_s
             assert (told.withheld is None) == (flow.granted_ns > flow.used_ns)
+            assert told.withheld in {None, *WITHHELD}
 
 
 def test_share_that_others_take_is_told_at_once() -> None:
