@@ -1,7 +1,8 @@
 """What the scheduler's snapshot says, as samples. Pools of hosts that were forgotten have no series any more.
 
 `Tenants` keeps the number of series bounded: the first `MOST_NAMED` tenants with flows have their own, all others are
-"other" together. Who has a name keeps it while it has flows, so that a counter never falls because its name has moved.
+"other" together. Who has a name keeps it while it has flows, so that a counter never falls because its name has moved,
+and for the look that tells what the last of them did.
 """
 
 from collections.abc import Callable, Iterable
@@ -154,17 +155,18 @@ class Tenants:
     def follow(self, tenants: Iterable[TenantStatistics]) -> dict[str, Share]:
         """After a look: what is to be told, by name. "other" is there once somebody has gone without a name."""
         present = {tenant.tenant: tenant for tenant in tenants}
-        self._named = {name: None for name in self._named if name in present and present[name].flows}
-        for name, tenant in present.items():
-            if tenant.flows and len(self._named) < self._most_named:
+        more_ns = {name: tenant.used_ns - self._seen_ns.get(name, 0) for name, tenant in present.items()}
+        active = {name: tenant for name, tenant in present.items() if tenant.flows or more_ns[name]}
+        self._named = {name: None for name in self._named if name in active}
+        for name in active:
+            if len(self._named) < self._most_named:
                 self._named.setdefault(name)
         shares = {name: Share(present[name].flows, present[name].weight, present[name].used_ns) for name in self._named}
         others = Share()
-        for name, tenant in present.items():
-            used_ns = tenant.used_ns - self._seen_ns.get(name, 0)
+        for name, tenant in active.items():
             self._seen_ns[name] = tenant.used_ns
-            if name not in self._named and (tenant.flows or used_ns):
-                self._others_ns += used_ns
+            if name not in self._named:
+                self._others_ns += more_ns[name]
                 others.flows += tenant.flows
                 others.weight += tenant.weight if tenant.flows else 0
         others.used_ns = self._others_ns

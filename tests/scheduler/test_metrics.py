@@ -101,12 +101,20 @@ def test_so_many_tenants_have_a_name_and_the_rest_is_other() -> None:
 def test_no_counter_of_a_tenant_falls_when_another_one_goes() -> None:
     book = Tenants(most_named=1)
     book.follow(tenants({"a": 10, "b": 5}))
-    gone = [TenantStatistics("a", 2, 0, 12), *tenants({"b": 6, "c": 9})]
+    gone = [TenantStatistics("a", 2, 0, 10), *tenants({"b": 6, "c": 9})]
     told = {name: share.used_ns for name, share in book.follow(gone).items()}
     assert told["b"] == 6, "the name that was free is b's now"
     assert told["other"] >= 5, "what b had used without a name stays there"
     later = {name: share.used_ns for name, share in book.follow(gone).items()}
     assert later == told
+
+
+def test_what_a_tenant_used_last_is_told_under_its_own_name() -> None:
+    book = Tenants(most_named=2)
+    book.follow(tenants({"a": 10}))
+    ended = [TenantStatistics("a", 2, 0, 12), TenantStatistics("b", 2, 0, 3)]
+    assert {name: share.used_ns for name, share in book.follow(ended).items()} == {"a": 12, "b": 3}
+    assert book.follow(ended) == {}
 
 
 def test_a_part_that_fails_costs_its_own_figures_only() -> None:
