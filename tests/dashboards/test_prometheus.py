@@ -1,8 +1,6 @@
 """A real Prometheus scrapes a process that has every metric: every panel shows something, every rule is taken."""
 
-import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +12,11 @@ from prometheus_client import start_http_server
 from dashboards.draw import filled_in
 from scheduler.readings import Exposition
 from tests.dashboards.declared import METRICS, SERIES
+from tests.dashboards.panel_queries import PanelQuery, panel_queries, values_queries
 from tests.dashboards.plausible import LABELS, EveryMetric
 from tests.dashboards.prometheus_process import LoggedPrometheus, scraping
 
 ROOT = Path(__file__).parent.parent.parent
-BOARDS = sorted((ROOT / "dashboards/json").glob("*.json"))
 RULES = sorted((ROOT / "dashboards/rules").glob("*.yaml"))
 #: Scrapes are a second apart.
 _RATE_INTERVAL = "8s"
@@ -52,17 +50,10 @@ def _filled_in(expr: str) -> str:
     return filled_in(expr, _RATE_INTERVAL, _CHOSEN)
 
 
-def _queries() -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in BOARDS:
-        for panel in json.loads(path.read_text())["panels"]:
-            for target in panel.get("targets", ()):
-                yield f"{path.stem}: {panel['title']} {target['refId']}", target
-
-
-def _numbers(prometheus: LoggedPrometheus, target: dict[str, Any]) -> list[float]:
+def _numbers(prometheus: LoggedPrometheus, query: PanelQuery) -> list[float]:
     """What a query gives the way its panel asks: now, or as a curve."""
-    expr = _filled_in(target["expr"])
-    if target.get("instant"):
+    expr = _filled_in(query.expr)
+    if query.instant:
         return [float(series["value"][1]) for series in prometheus.ask("query", query=expr)["result"]]
     now = time.time()
     curve = prometheus.ask("query_range", query=expr, start=now - 5, end=now, step=1)["result"]
@@ -70,12 +61,10 @@ def _numbers(prometheus: LoggedPrometheus, target: dict[str, Any]) -> list[float
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "target"), list(_queries()), ids=lambda value: value if isinstance(value, str) else "asked"
-)
-def test_a_panels_query_returns_numbers(prometheus: LoggedPrometheus, name: str, target: dict[str, Any]) -> None:
-    numbers = _numbers(prometheus, target)
-    assert any(math.isfinite(number) for number in numbers), f"{name}: {_filled_in(target['expr'])}: {numbers}"
+@pytest.mark.parametrize("query", list(panel_queries()), ids=lambda query: query.name)
+def test_a_panels_query_returns_numbers(prometheus: LoggedPrometheus, query: PanelQuery) -> None:
+    numbers = _numbers(prometheus, query)
+    assert any(math.isfinite(number) for number in numbers), f"{_filled_in(query.expr)}: {numbers}"
 
 
 @pytest.mark.long
@@ -102,9 +91,6 @@ def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: LoggedPrometheus)
 
 @pytest.mark.long
 def test_variables_find_their_values(prometheus: LoggedPrometheus) -> None:
-    for path in BOARDS:
-        for variable in json.loads(path.read_text())["templating"]["list"]:
-            if variable["type"] == "query":
-                selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
-                found = prometheus.ask(f"label/{label}/values", **{"match[]": _filled_in(selector)})
-                assert set(found) & set(LABELS[label]), variable["name"]
+    for query in values_queries():
+        found = prometheus.ask(f"label/{query.label}/values", **{"match[]": _filled_in(query.selector)})
+        assert set(found) & set(LABELS[query.label]), query.name
