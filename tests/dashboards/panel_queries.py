@@ -18,6 +18,8 @@ class PanelQuery:
     expr: str
     #: Whether it is asked for one moment, or for a curve.
     instant: bool
+    #: The panel's, in Grafana's words; a table's columns may have others.
+    unit: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ def panel_queries() -> Iterator[PanelQuery]:
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", ()):
                 name = f"{path.stem}: {panel['title']} {target['refId']}"
-                yield PanelQuery(name, target["expr"], bool(target.get("instant")))
+                unit = panel["fieldConfig"]["defaults"]["unit"]
+                yield PanelQuery(name, target["expr"], bool(target.get("instant")), unit)
 
 
 def values_queries() -> Iterator[ValuesQuery]:
