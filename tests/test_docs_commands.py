@@ -31,6 +31,11 @@ RUN_HERE = (
     pytest.param("kuaka devices plan --devices 1 --kind dsa", marks=pytest.mark.long),
     pytest.param("kuaka devices plan --devices 1 --kind iaa", marks=pytest.mark.long),
     pytest.param("kuaka simulate hundred-vms --no-sweep", marks=pytest.mark.long),
+    pytest.param("kuaka simulate busy-iaa", marks=pytest.mark.long),
+    pytest.param("kuaka simulate busy-iaa --policy retry --policy kuaka -o json", marks=pytest.mark.long),
+    pytest.param("kuaka simulate priorities", marks=pytest.mark.long),
+    pytest.param("kuaka simulate dsa-zero --no-sweep", marks=pytest.mark.long),
+    pytest.param("kuaka simulate calibration", marks=pytest.mark.long),
 )
 
 
