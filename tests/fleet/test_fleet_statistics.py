@@ -14,12 +14,12 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 def image(name: str, **other: Any) -> dict[str, Any]:
-    ends = {end: {"host": host, "path": f"/{name}.ram"} for end, host in (("source", "a"), ("destination", "b"))}
+    ends = {end: {"host": host, "path": f"/{host}/{name}.ram"} for end, host in (("source", "a"), ("destination", "b"))}
     return {"name": name, "kind": "image", **ends, **other}
 
 
 def guest(name: str, **other: Any) -> dict[str, Any]:
-    ends = {end: {"host": host, "qmp": f"/{name}.qmp"} for end, host in (("source", "a"), ("destination", "b"))}
+    ends = {end: {"host": host, "qmp": f"/{host}/{name}.qmp"} for end, host in (("source", "a"), ("destination", "b"))}
     return {"name": name, "kind": "qemu", "sharedStorage": True, **ends, **other}
 
 
