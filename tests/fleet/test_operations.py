@@ -35,7 +35,7 @@ def drain(home: Path, name: str) -> None:
     ("page", "begins", "expected"),
     [
         ("operations", "## A drain", "plan migrate top set-bandwidth pause resume attach report"),
-        ("controller", "", "migrate status pause resume set-bandwidth attach report events cancel"),
+        ("controller", "## By hand", "migrate status pause resume set-bandwidth attach report events cancel"),
     ],
 )
 def test_the_commands_of_a_page_do_what_it_says(
@@ -45,7 +45,7 @@ def test_the_commands_of_a_page_do_what_it_says(
     home = above / page
     home.mkdir()
     drain(home, page)
-    section = (ROOT / f"docs/{page}.md").read_text().partition(begins or "# ")[2].partition("\n## ")[0]
+    section = (ROOT / f"docs/{page}.md").read_text().partition(begins)[2].partition("\n## ")[0]
     commands = re.findall(r"^\$ (kuaka \S+.*?)(?: +#.*)?$", section, re.MULTILINE)
     assert [command.split()[1] for command in commands] == expected.split()
     environment = {
