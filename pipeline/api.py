@@ -77,12 +77,8 @@ class Fleet:
         under the same id is not begun again. Raises `SpecError` for a fleet of which a machine can never go,
         `UsageError` where another spec has that id or no cluster answers, `KuakaError` where Ray fails.
         """
-        with joined_cluster(address):
-            from pipeline.fleet.controller_actor import ControllerHandle
-
-            name = fleet_id or self.name
-            accepted = ControllerHandle.find_or_start(workers).submit(name, fields_of(self.spec))
-        return SubmittedFleet(name, address, new=accepted.new)
+        with self.submitted(address, fleet_id=fleet_id or self.name, workers=workers) as submitted:
+            return SubmittedFleet(submitted.id, address, new=submitted.new)
 
     @contextlib.contextmanager
     def submitted(
@@ -133,7 +129,7 @@ def migrate(
     """
     if _has_running_loop():
         raise UsageError("migrate() blocks: call it from this coroutine as await asyncio.to_thread(migrate, fleet)")
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster_address(address)
     if address is None:
         return run_spec(fleet.spec, workers=workers, on_progress=on_progress, say=say)
     began_s = time.monotonic()
@@ -144,6 +140,11 @@ def migrate(
             on_progress({each.vm: each.progress for each in status.migrations if each.progress is not None})
 
         return FinishedRun(submitted.wait(on_status=look), time.monotonic() - began_s, abandoned=False)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The cluster that is meant: the one named, else $RAY_ADDRESS, which Ray sets in a job; None: one's own."""
+    return address or os.environ.get("RAY_ADDRESS") or None
 
 
 class SubmittedFleet:
@@ -260,15 +261,16 @@ class SubmittedFleet:
 
 def _name_to_begin(controller: "ControllerHandle", name: str) -> str:
     """The first of NAME, NAME-2, ... under which no fleet has finished."""
-    for number in itertools.count(1):
-        candidate = name if number == 1 else f"{name}-{number}"
-        try:
-            (status,) = controller.status(candidate)
-        except UsageError:
-            return candidate
-        if status.state is not FleetState.FINISHED:
-            return candidate
-    raise AssertionError("itertools.count ends")
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if not _has_finished(controller, each))
+
+
+def _has_finished(controller: "ControllerHandle", name: str) -> bool:
+    try:
+        (status,) = controller.status(name)
+    except UsageError:
+        return False
+    return status.state is FleetState.FINISHED
 
 
 def _patiently(call: Callable[[], Answer]) -> Answer:

@@ -97,17 +97,17 @@ def migrate(
             raise UsageError("--detach: name the cluster that goes on with it: --address HOST:PORT, or auto")
         submit(spec, fleet, address, workers)
         return
-    # Ray sets it in a job.
-    there = address or os.environ.get("RAY_ADDRESS") or None
+    # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
+    from pipeline.api import Fleet, cluster_address
+    from pipeline.api import migrate as run
+
+    there = cluster_address(address)
     if there is not None:
         from pipeline.fleet_commands import migrate as migrate_there
 
         raise typer.Exit(migrate_there(spec, fleet, there, workers, output))
     if fleet is not None:
         raise UsageError("--id: a fleet has one at a cluster's controller: name the cluster by --address HOST:PORT")
-    # Imported here: Ray takes 0.3 s, which `kuaka --help` should not.
-    from pipeline.api import Fleet
-    from pipeline.api import migrate as run
     from pipeline.say import say
     from pipeline.show import Progress, show_results
 

@@ -22,7 +22,7 @@ from pipeline.fleet.owner import Owner, is_alive, run_name, this_process
 from pipeline.fleet.places import AUTO, HostPlace, device_choice
 from pipeline.fleet.plan.admission import admit
 from pipeline.fleet.ray_environment import prepare_environment
-from pipeline.fleet.read_fleet import fields_of, read_fleet
+from pipeline.fleet.read_fleet import order_of
 from pipeline.fleet.results import MigrationResult
 from pipeline.fleet.run import FleetRun, MayBegin, OnProgress
 from pipeline.fleet.spec import HostSpec, Spec, resolve
@@ -68,7 +68,7 @@ def run_spec(
 
     `before` runs when all agents are ready, right before the first migration; `say` gets a line now and then.
     """
-    order = read_fleet(spec.metadata.name, fields_of(spec))
+    order = order_of(spec.metadata.name, spec)
     prepare_environment(local=True)
     # Only now: Ray reads its environment when it is imported.
     from pipeline.fleet.cluster import ray_cluster

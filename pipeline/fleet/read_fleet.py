@@ -23,7 +23,11 @@ _SECOND_NS = 10**9
 
 def read_fleet(fleet_id: str, fields: Mapping[str, Any]) -> FleetOrder:
     """See `fleet_order.ReadFleet`."""
-    spec = check_spec(fields, f"fleet {fleet_id}")
+    return order_of(fleet_id, check_spec(fields, f"fleet {fleet_id}"))
+
+
+def order_of(fleet_id: str, spec: Spec) -> FleetOrder:
+    """The same of a spec that was checked. Raises `SpecError` where a machine can never go."""
     plan = make_plan(spec, None, Assumptions())
     # Nobody is refused for a size that was assumed.
     sized = {vm.name for vm in spec.spec.virtual_machines if vm.memory is not None}
